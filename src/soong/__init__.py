@@ -1,0 +1,1 @@
+"""Name a model; learn what it needs, what holds it and what that costs."""

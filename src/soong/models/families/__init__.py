@@ -1,0 +1,48 @@
+"""One small module per family of models, each beside the modelling code it mirrors.
+
+A family module has `read(config) -> Architecture`. `FAMILIES` names the module for each `model_type`; only that
+module is imported. To add a model type: write or extend a module, add one line here, and give the tests a
+published parameter count for it.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from soong.errors import ConfigError
+
+if TYPE_CHECKING:
+    from soong.models.architecture import Architecture
+    from soong.models.config_json import Config
+
+FAMILIES: dict[str, str] = {
+    "llama": "llama",
+    "mistral": "llama",
+}
+"""`model_type` of a config.json to the module that reads it."""
+
+
+class UnknownFamilyError(ConfigError):
+    """The config is well formed, but soong has no reader for its model type."""
+
+    code = "unknown-model-type"
+
+
+def read_architecture(config: Config) -> Architecture:
+    """The architecture that a config.json describes.
+
+    Raises:
+        UnknownFamilyError: no family reads this model type.
+        ConfigError: a size is missing, of a wrong type, or absurd.
+    """
+    model_type = config.text("model_type")
+    module_name = FAMILIES.get(model_type)
+    if module_name is None:
+        raise UnknownFamilyError(
+            f"soong does not know the model type `{model_type}`" if model_type else "config.json names no `model_type`",
+            why="its layers cannot be computed from the config alone",
+            hints=("soong plan MODEL --rule-of-thumb estimates from the parameter count, and marks it",),
+        )
+    module = import_module(f"soong.models.families.{module_name}")
+    return cast("Architecture", module.read(config))

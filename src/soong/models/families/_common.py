@@ -1,0 +1,102 @@
+"""What nearly every decoder's config says in the same words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from soong.errors import ConfigError
+from soong.models.architecture import Architecture
+
+if TYPE_CHECKING:
+    from soong.models.architecture import Cache, Weight
+    from soong.models.config_json import Config
+
+DTYPES = {"bfloat16": "bfloat16", "float16": "float16", "float32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+
+class Base(NamedTuple):
+    """The sizes that every decoder has."""
+
+    layers: int
+    hidden_size: int
+    intermediate_size: int
+    vocab_size: int
+    tied: bool
+
+
+def read_base(config: Config, *, tied_by_default: bool = False) -> Base:
+    """Layers, widths, vocabulary and whether the head shares the embedding.
+
+    `tied_by_default`: what the family's own configuration class assumes where the file is silent.
+    """
+    return Base(
+        layers=config.layers(),
+        hidden_size=config.integer("hidden_size", least=1),
+        intermediate_size=config.integer("intermediate_size", default=0),
+        vocab_size=config.integer("vocab_size", least=1),
+        tied=config.flag("tie_word_embeddings", default=tied_by_default),
+    )
+
+
+def attention_sizes(config: Config) -> tuple[int, int, int]:
+    """Query heads, key-value heads and head size.
+
+    Raises:
+        ConfigError: there are no heads, or the head size is neither given nor a whole quotient.
+    """
+    heads = config.integer("num_attention_heads", least=1)
+    kv_heads = config.integer("num_key_value_heads", default=heads, least=1)
+    head_dim = config.integer("head_dim", default=0) or config.integer("hidden_size", least=1) // heads
+    if head_dim < 1:
+        raise ConfigError(f"`{config.where('num_attention_heads')}` is larger than the hidden size")
+    return heads, kv_heads, head_dim
+
+
+def dtype(config: Config, default: str = "bfloat16") -> str:
+    """The type of unquantised weights. `default` where the file is silent, which engines also assume of 16-bit files."""
+    return DTYPES.get(config.text("dtype") or config.text("torch_dtype"), default)
+
+
+def context_limit(config: Config) -> int | None:
+    """The longest context in tokens that the authors state, after rope scaling, as vLLM derives it.
+
+    Source: vLLM 0.33 `config/model.py` `_get_and_verify_max_len`: yarn multiplies the original length, other
+    scalings the stated one, llama3, longrope and su leave it.
+    """
+    keys = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length", "max_sequence_length")
+    lengths = [config.integer(key) for key in keys if key in config]
+    if not lengths:
+        return None
+    limit = min(lengths)
+    scaling = config.section("rope_scaling") if "rope_scaling" in config else config.section("rope_parameters")
+    return _scaled(limit, scaling)
+
+
+def _scaled(limit: int, scaling: Config) -> int:
+    kind = scaling.values.get("rope_type") or scaling.values.get("type") or "default"
+    if kind in {"default", "su", "longrope", "llama3", "mrope", "proportional"}:
+        return limit
+    factor = scaling.number("factor", 1.0)
+    if kind == "yarn":
+        limit = scaling.integer("original_max_position_embeddings", default=limit)
+    return int(limit * factor)
+
+
+def architecture(
+    config: Config, base: Base, *, heads: int, weights: tuple[Weight, ...], caches: tuple[Cache, ...], **more: Any
+) -> Architecture:
+    """The finished value; `more` holds what only some families set."""
+    names = config.texts("architectures")
+    return Architecture(
+        name=more.pop("name", None) or (names[0] if names else config.text("model_type")),
+        model_type=config.text("model_type"),
+        dtype=dtype(config),
+        context_limit_tokens=context_limit(config),
+        hidden_size=base.hidden_size,
+        vocab_size=base.vocab_size,
+        intermediate_size=more.pop("intermediate_size", base.intermediate_size),
+        attention_heads=heads,
+        weights=weights,
+        caches=caches,
+        **more,
+    )
