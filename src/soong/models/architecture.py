@@ -118,12 +118,15 @@ class StateTensor(msgspec.Struct, frozen=True, kw_only=True):
     """One recurrent tensor of a layer. `split` axis is divided among tensor-parallel GPUs (-1: replicated).
 
     dtype: "" for the model's own, else the type the engine keeps it in by default ("float32").
+    groups: set when the `split` axis holds this many groups that heads share (Mamba-2): each GPU keeps
+        max(1, groups / GPUs) whole groups, so they are replicated once the GPUs outnumber them.
     """
 
     name: str
     shape: tuple[int, ...]
     split: int = 0
     dtype: str = ""
+    groups: int = 0
 
 
 class StateCache(msgspec.Struct, frozen=True, kw_only=True, tag="state"):

@@ -67,6 +67,20 @@ def vector(
     )
 
 
+def matrix(
+    path: str,
+    shape: tuple[int, ...],
+    part: Part,
+    shard: Shard = "replicated",
+    *,
+    layers: Layers = (),
+    heads: int = 0,
+    dtype: str = "",
+) -> Weight:
+    """A tensor of any rank that quantization leaves alone: a convolution, a recurrence, a small projection."""
+    return Weight(path=path, shape=shape, part=part, shard=shard, layers=layers, heads=heads, dtype=dtype)
+
+
 def norm(path: str, size: int, *, layers: Layers = (), bias: bool = False, served: bool = True) -> list[Weight]:
     """A normalisation's scale (RMSNorm) and, for LayerNorm, its bias."""
     weights = [vector(path, size, "norm", layers=layers, served=served)]

@@ -1,0 +1,42 @@
+# Everything a person or a machine does with this project, by name. Needs Python 3.11+, pip and make; no uv, no account.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: setup demo test check bench tables clean
+
+setup: $(READY)  ## a virtual environment with soong and its tools
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $(READY)
+
+demo: setup  ## the main job: which GPU to rent for a model, and why
+	$(BIN)/soong models
+	$(BIN)/soong plan llama-3.1-8b
+	@echo
+	@echo "Now try: $(BIN)/soong plan Qwen/Qwen3-32B --context 32k, or $(BIN)/soong recommend --task coding"
+
+test: setup  ## the whole test suite
+	$(BIN)/python -m pytest -q
+
+check: setup  ## style, types, import directions, freshness of the compiled tables
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m soong.tables --check
+
+bench: setup  ## the tables that the docs quote
+	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/batch.py
+	$(BIN)/python benchmarks/weights.py
+
+tables: setup  ## compile src/soong/data/*.toml after editing them
+	$(BIN)/python -m soong.tables
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,173 @@
+"""The root command: knows the names of all commands, imports only the one that is called."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+import click
+
+from soong.cli import output
+from soong.cli.exit_codes import ExitCode, exit_code_of
+from soong.errors import NotFoundError, SoongError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = {
+    "plan": ("plan", "What a model needs, which GPUs hold it, what that costs, and the command to serve it."),
+    "recommend": ("recommend", "Which model to take for a task, and where to run it."),
+    "models": ("models", "The models soong knows: list, info, compare, add, remove."),
+    "gpus": ("gpus", "The GPUs soong knows: memory, bandwidth, number formats, price."),
+    "offers": ("offers", "Machines for rent and their prices, cheapest first."),
+    "completion": ("completion", "Print the completion script of a shell."),
+    "help": ("help", "Help on a topic: environment, exit-codes, json, pricing."),
+}
+"""Command name to its module in `soong.cli` and the line that the root help shows without importing it."""
+
+EPILOG = """\b
+Examples:
+  soong plan llama-3.1-8b
+  soong recommend --task coding --context 32k --quality budget
+"""
+
+
+class LazyGroup(click.Group):
+    """A group that imports a command's module when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """The commands in the order a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command, imported now; None when there is no such command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"soong.cli.{COMMANDS[cmd_name][0]}")
+        return cast("click.Command", module.command)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that `args` names.
+
+        Raises:
+            UsageError: there is none; the nearest name is suggested.
+        """
+        if args and not args[0].startswith("-") and args[0] not in COMMANDS:
+            raise unknown_command(args[0], COMMANDS, "soong")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The list in the root help, from `COMMANDS`, so that help imports nothing."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+
+
+def unknown_command(word: str, known: Sequence[str] | dict[str, Any], parent: str) -> UsageError:
+    """The error for a command that does not exist, with the nearest that does."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(word, list(known), n=1)
+    hints = (f"did you mean `{parent} {near[0]}`?",) if near else ()
+    return UsageError(f"there is no command `{parent} {word}`", hints=(*hints, f"`{parent} --help` lists the commands"))
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, value: object) -> None:
+    if not value:
+        return
+    from importlib.metadata import version
+
+    click.echo(f"soong {version('soong')}")
+    ctx.exit()
+
+
+@click.group(
+    cls=LazyGroup,
+    invoke_without_command=True,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["--help"], "auto_envvar_prefix": "SOONG", "max_content_width": 100},
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+)
+@output.options
+@click.pass_context
+def root(ctx: click.Context, out: output.Output) -> None:
+    """Name an open-weights model: soong says how much GPU memory it needs and which GPU is the cheapest that holds it.
+
+    Nothing here needs an account, a key or the network; a Hugging Face id that is not in the catalogue is
+    read from the Hub.
+    """
+    if ctx.invoked_subcommand is None:
+        from soong.cli import home
+
+        home.show(out)
+
+
+def run(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run one command and exit the process with its code; every failure becomes words, never a traceback."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    sys.exit(call(arguments))
+
+
+def call(arguments: Sequence[str]) -> int:
+    """Run one command in this process and return its exit code."""
+    errors = output.ErrorPrinter(as_json="--json" in arguments)
+    try:
+        result = root.main(args=list(arguments), prog_name="soong", standalone_mode=False)
+    except SoongError as error:
+        _trace()
+        errors.show(error)
+        return exit_code_of(error)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except (click.exceptions.Abort, KeyboardInterrupt):
+        errors.say("interrupted")
+        return ExitCode.INTERRUPTED
+    except click.ClickException as error:
+        errors.show(_as_usage_error(error))
+        return ExitCode.USAGE
+    except BrokenPipeError:
+        _silence_stdout()
+        return ExitCode.DONE
+    except Exception as error:  # noqa: BLE001 - the last resort: a person gets words, and a way to the traceback
+        _trace()
+        errors.show(_as_bug(error))
+        return ExitCode.FAILED
+    return result if isinstance(result, int) else ExitCode.DONE
+
+
+def _as_usage_error(error: click.ClickException) -> SoongError:
+    command = error.ctx.command_path if isinstance(error, click.UsageError) and error.ctx else "soong"
+    message = error.format_message().rstrip(".")
+    return UsageError(message[:1].lower() + message[1:], hints=(f"`{command} --help` shows the options",))
+
+
+def _as_bug(error: Exception) -> SoongError:
+    if isinstance(error, OSError):
+        place = f" ({error.filename})" if error.filename else ""
+        return SoongError(
+            f"the system refused: {error.strerror or error}{place}",
+            hints=("SOONG_HOME=/another/folder moves every file that soong writes",),
+        )
+    return SoongError(
+        f"soong stumbled over its own feet: {type(error).__name__}: {error}",
+        why="this is a bug, not something you did",
+        hints=("SOONG_DEBUG=1 in front of the same command shows where; please report it with that",),
+    )
+
+
+def _trace() -> None:
+    if os.environ.get("SOONG_DEBUG"):
+        import traceback
+
+        traceback.print_exc()
+
+
+def _silence_stdout() -> None:
+    """The reader has gone: keep the interpreter from complaining about it while it closes stdout."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+__all__ = ["NotFoundError", "call", "root", "run"]

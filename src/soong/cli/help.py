@@ -1,0 +1,53 @@
+"""`soong help TOPIC`: what belongs to no single command."""
+
+from __future__ import annotations
+
+import click
+
+from soong.cli.exit_codes import MEANINGS
+from soong.errors import NotFoundError
+
+ENVIRONMENT = """\
+SOONG_HOME             one folder for everything soong keeps, in place of the system's own
+SOONG_<COMMAND>_<OPTION>  a default for any option: SOONG_PLAN_ENGINE=vllm
+SOONG_DEBUG=1          show the traceback behind an error
+HF_ENDPOINT            the Hugging Face Hub to ask, in place of https://huggingface.co
+HF_TOKEN               your token, for gated models; also read from Hugging Face's own file
+HF_HUB_OFFLINE=1       do not ask the Hub
+HF_HOME, HF_HUB_CACHE  where Hugging Face's cache is looked for
+NO_COLOR, FORCE_COLOR  no colour, or colour even when piped"""
+
+JSON = """\
+Every command takes --json: one JSON value on stdout, talk on stderr. An error is one object on
+stderr with code, message, hints and docs, and stdout stays empty.
+`soong plan MODEL --json` prints one soong.plan/1 object; names carry their units, and a figure
+that is not known is null. `soong plan --batch FILE` answers one request a line."""
+
+PRICING = """\
+Prices are data with a date: the packaged list says when each was read. Your own rows in
+prices.toml, in soong's configuration folder, lie over them. The cheapest offer whose verdict is
+`fits` is recommended; memory size alone never decides."""
+
+TOPICS = {
+    "environment": ENVIRONMENT,
+    "exit-codes": "\n".join(f"{code.value:>3}  {meaning}" for code, meaning in MEANINGS.items()),
+    "json": JSON,
+    "pricing": PRICING,
+}
+
+
+@click.command("help", epilog="\b\nExamples:\n  soong help exit-codes\n  soong help environment\n")
+@click.argument("topic", required=False)
+def command(topic: str | None) -> None:
+    """Help on TOPIC: environment, exit-codes, json, pricing."""
+    if topic is None:
+        click.echo("Topics: " + ", ".join(TOPICS))
+        return
+    text = TOPICS.get(topic)
+    if text is None:
+        from difflib import get_close_matches
+
+        near = get_close_matches(topic, list(TOPICS), n=1)
+        hint = f"soong help {near[0]}" if near else "topics: " + ", ".join(TOPICS)
+        raise NotFoundError(f"no help on `{topic}`", hints=(hint,))
+    click.echo(text)

@@ -1,0 +1,187 @@
+"""One object to speak through: commands say what, this decides how.
+
+stdout is the answer, stderr the talk. Three modes: human (tables and colour where a person looks), JSON (one
+object or line on stdout, nothing else), quiet (ids only). No command asks which mode is on.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from rich.console import Console, RenderableType
+
+    from soong.errors import SoongError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+ColorChoice = Literal["auto", "always", "never"]
+DOCS_ROOT = "https://github.com/soong-dev/soong/blob/main/docs"
+
+
+class Output:
+    """How one command speaks.
+
+    Args:
+        as_json: one JSON value on stdout and nothing else there.
+        quiet: ids only, or nothing.
+        verbose: more talk on stderr.
+        no_input: never ask, even at a terminal.
+        color: whether to colour; `auto` follows the terminal, NO_COLOR and FORCE_COLOR.
+    """
+
+    def __init__(
+        self,
+        *,
+        as_json: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+        no_input: bool = False,
+        color: ColorChoice = "auto",
+    ) -> None:
+        self.as_json = as_json
+        self.quiet = quiet
+        self.verbose = verbose
+        self.no_input = no_input
+        self.color = color
+
+    @property
+    def can_ask(self) -> bool:
+        """Whether a person sits at both ends, and has not forbidden questions."""
+        return not (self.no_input or self.as_json) and sys.stdin.isatty() and sys.stderr.isatty()
+
+    def answer(self, *, data: Callable[[], Any], ids: Iterable[str], human: Callable[[], RenderableType | str]) -> None:
+        """The answer in the mode that was asked for; only that one is computed.
+
+        Args:
+            data: the value for JSON, of msgspec structs and plain types.
+            ids: one line each in quiet mode.
+            human: what a person sees.
+        """
+        if self.as_json:
+            self.write_json(data())
+        elif self.quiet:
+            for line in ids:
+                sys.stdout.write(f"{line}\n")
+        else:
+            self._print(human())
+
+    def write_json(self, value: Any) -> None:
+        """One JSON value and a newline on stdout."""
+        import msgspec
+
+        sys.stdout.write(msgspec.json.encode(value, enc_hook=str).decode() + "\n")
+
+    def say(self, text: str) -> None:
+        """Talk for a person, on stderr; silent in quiet and JSON mode."""
+        if not (self.quiet or self.as_json):
+            sys.stderr.write(f"{text}\n")
+
+    def hint(self, text: str) -> None:
+        """What to do next."""
+        self.say(f"hint: {text}")
+
+    def warn(self, text: str) -> None:
+        """Something that the person should act on; shown in every mode but quiet."""
+        if not self.quiet:
+            sys.stderr.write(f"warning: {text}\n")
+
+    def _print(self, content: RenderableType | str) -> None:
+        if isinstance(content, str):
+            sys.stdout.write(content if content.endswith("\n") else f"{content}\n")
+        else:
+            self.console().print(content)
+
+    def console(self) -> Console:
+        """A rich console on stdout that obeys the colour choice."""
+        from rich.console import Console
+
+        force = {"always": True, "never": False}.get(self.color)
+        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL
+        no_color = self.color == "never" or (self.color == "auto" and bool(os.environ.get("NO_COLOR")))
+        return Console(force_terminal=force, no_color=no_color or None, width=width, highlight=False, emoji=False)
+
+
+WIDTH_WITHOUT_TERMINAL = 120
+"""Columns when nobody's terminal says how many: wide enough for every table to keep its columns."""
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", right: Sequence[int] = ()) -> RenderableType:
+    """A table; `right` names the columns of numbers."""
+    from rich import box
+    from rich.table import Table
+
+    view = Table(title=title or None, box=box.SQUARE, title_style="bold", header_style="bold")
+    for index, column in enumerate(columns):
+        view.add_column(column, justify="right" if index in right else "left", overflow="fold")
+    for row in rows:
+        view.add_row(*row)
+    return view
+
+
+class ErrorPrinter:
+    """Writes errors to stderr, in words or as one JSON object."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+
+    def show(self, error: SoongError) -> None:
+        """What happened, why, what to do next, where to read more."""
+        sys.stderr.write(self._json(error) if self.as_json else self._words(error))
+
+    def say(self, text: str) -> None:
+        """A line that is no error."""
+        sys.stderr.write(f"{text}\n")
+
+    def _words(self, error: SoongError) -> str:
+        lines = [f"{'' if error.message.startswith('Error:') else 'error: '}{error}"]
+        lines += [f"hint: {hint}" for hint in error.hints]
+        if error.docs:
+            lines.append(f"docs: {DOCS_ROOT}/{error.docs}")
+        return "\n".join(lines) + "\n"
+
+    def _json(self, error: SoongError) -> str:
+        import msgspec
+
+        return msgspec.json.encode(error_document(error)).decode() + "\n"
+
+
+def error_document(error: SoongError) -> dict[str, Any]:
+    """An error as scripts see it."""
+    docs = f"{DOCS_ROOT}/{error.docs}" if error.docs else None
+    return {"code": error.code, "message": str(error), "hints": list(error.hints), "docs": docs}
+
+
+def options(function: Callable[P, R]) -> Callable[..., R]:
+    """Give a command the options that every command has; it receives them as `out`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="Answer with JSON on stdout.")
+    @click.option("-q", "--quiet", is_flag=True, help="Answer with ids only.")
+    @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
+    @click.option("--no-input", is_flag=True, help="Never ask a question.")
+    @click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour the answer.")
+    @wraps(function)
+    def wrapper(
+        *args: Any, as_json: bool, quiet: bool, verbose: bool, no_input: bool, color: ColorChoice, **kwargs: Any
+    ) -> R:
+        parent = click.get_current_context().parent
+        above = parent.meta.get("soong.output") if parent else None
+        out = Output(
+            as_json=as_json or (above.as_json if above else False),
+            quiet=quiet or (above.quiet if above else False),
+            verbose=verbose or (above.verbose if above else False),
+            no_input=no_input or (above.no_input if above else False),
+            color=color if color != "auto" or above is None else above.color,
+        )
+        click.get_current_context().meta["soong.output"] = out
+        return function(*args, out=out, **kwargs)  # type: ignore[arg-type]
+
+    return wrapper

@@ -1,0 +1,189 @@
+"""The screen of `soong plan`: one answer, one bar, every machine that was considered, one command."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from soong import units
+from soong.cli.output import table
+from soong.cli.views.bar import Slice, cells, legend
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
+    from rich.text import Text
+
+    from soong.memory.footprint import Footprint
+    from soong.plan.plan import Candidate, Plan
+
+BAR_WIDTH = 64
+STYLES = {"fits": "green", "tight": "yellow", "too-small": "red", "unsupported": "magenta"}
+BASIS = {
+    "headers": "weights from the files' own headers",
+    "config": "weights from the shapes in config.json",
+    "rule-of-thumb": "rule of thumb: parameters × bytes, the architecture is not known",
+}
+
+
+def row_id(candidate: Candidate) -> str:
+    """The one word that names a candidate: what a person would rent."""
+    return candidate.offer.instance_type if candidate.offer else f"{candidate.gpu_count}x {candidate.gpu.id}"
+
+
+def screen(plan: Plan) -> Group:
+    """The plan on one screen."""
+    from rich.console import Group
+
+    shown = plan.chosen or _nearest(plan)
+    parts: list[RenderableType] = [headline(plan), ""]
+    if shown is not None:
+        parts += [*_memory(shown), ""]
+    parts.append(candidates_table(plan))
+    parts += [line for line in (_left_out(plan), *_closing(plan, shown)) if line]
+    return Group(*parts)
+
+
+def headline(plan: Plan) -> Text:
+    """Model, size, format and workload in one or two lines."""
+    from rich.text import Text
+
+    model, workload = plan.model, plan.workload
+    active = ""
+    if model.active_parameters and model.parameters and model.active_parameters < 0.95 * model.parameters:
+        active = f" ({units.format_count(model.active_parameters)} active)"
+    size = units.format_count(model.parameters) if model.parameters else "size unknown"
+    text = Text(model.id, style="bold")
+    text.append(f"  {size}{active}, {model.quantization_label}", style="not bold")
+    if model.weights_bytes:
+        text.append(f", {units.format_gib(model.weights_bytes)} of weights", style="not bold")
+    many = f"{workload.sequences} sequences" if workload.sequences > 1 else "one sequence"
+    text.append(
+        f"\n{workload.context_tokens:,} tokens of context, {many}, {plan.settings.name} {plan.settings.version}; "
+        f"{BASIS[model.weights_basis]}",
+        style="not bold dim",
+    )
+    limit = model.context_limit_tokens
+    if limit and workload.context_tokens > limit:
+        text.append(f"\nwarning: the model's own limit is {limit:,} tokens", style="yellow")
+    return text
+
+
+def _nearest(plan: Plan) -> Candidate | None:
+    """What to draw when nothing is recommended: the cheapest that starts, else the one that lacks least."""
+    starting = next((candidate for candidate in plan.candidates if candidate.starts), None)
+    with_footprint = [candidate for candidate in plan.candidates if candidate.footprint]
+    lacking = max(
+        with_footprint,
+        key=lambda candidate: _spare_bytes(candidate.footprint) if candidate.footprint else 0,
+        default=None,
+    )
+    return starting or lacking
+
+
+def _spare_bytes(footprint: Footprint) -> int:
+    return footprint.total_bytes - footprint.need_bytes
+
+
+def _memory(candidate: Candidate) -> list[RenderableType]:
+    if candidate.footprint is None:
+        return []
+    footprint = candidate.footprint
+    each = f"each of {candidate.gpu_count} GPUs" if candidate.tensor_parallel > 1 else "the GPU"
+    title = f"{candidate.gpu.name}, {units.format_gib(footprint.total_bytes)} on {each}:"
+    return [title, bar(footprint), legend(slices(footprint))]
+
+
+def slices(footprint: Footprint) -> list[Slice]:
+    """A GPU's memory in the order in which an engine takes it; what the KV pool has beyond the workload is spare."""
+    pool = footprint.kv_pool_bytes + footprint.state_bytes
+    used_kv = min(footprint.workload_kv_bytes, pool) if footprint.starts else footprint.workload_kv_bytes
+    return [
+        Slice("weights", footprint.weights_bytes, "█", "blue"),
+        Slice("KV for this workload", used_kv, "▓", "cyan"),
+        Slice("KV to spare", max(0, pool - used_kv), "▒", "green"),
+        Slice("activations", footprint.activations_bytes, "◆", "yellow"),
+        Slice("runtime and graphs", footprint.runtime_bytes + footprint.cuda_graphs_bytes, "▚", "magenta"),
+        Slice("free", max(0, footprint.free_bytes), "·", "dim"),
+    ]
+
+
+def bar(footprint: Footprint) -> Text:
+    """The bar, to scale; where the need is larger than the GPU, the scale is the need and `┃` marks the GPU's end."""
+    from rich.text import Text
+
+    parts = slices(footprint)
+    need = sum(part.size_bytes for part in parts)
+    scale = max(need, footprint.total_bytes)
+    text = Text("▕")
+    for part, count in zip(parts, cells([part.size_bytes for part in parts], scale, BAR_WIDTH), strict=True):
+        text.append(part.mark * count, style=part.style)
+    text.append("▏")
+    if need > footprint.total_bytes:
+        end = round(BAR_WIDTH * footprint.total_bytes / scale)
+        text.append("\n" + " " * end + " ┃ the GPU ends here", style="red")
+    return text
+
+
+def candidates_table(plan: Plan) -> RenderableType:
+    """Every machine that was considered, cheapest first; the recommended row is marked."""
+    rows = [_row(candidate, marked=index == plan.choice) for index, candidate in enumerate(plan.candidates)]
+    columns = ["", "Type", "GPUs", "$/hour", "Verdict", "Needs/GPU", "Max context", "Sequences", "Note"]
+    return table(columns, rows, right=(3, 5, 6, 7))
+
+
+def _row(candidate: Candidate, *, marked: bool) -> list[str]:
+    footprint, offer = candidate.footprint, candidate.offer
+    style = STYLES[candidate.verdict]
+    runs = footprint is not None and candidate.starts
+    return [
+        "[bold green]▶[/]" if marked else "",
+        f"[bold]{row_id(candidate)}[/]" if marked else row_id(candidate),
+        f"{candidate.gpu_count}x {candidate.gpu.name}",
+        f"{offer.usd_per_hour:.2f}" if offer else "no price",
+        f"[{style}]{candidate.verdict}[/]",
+        units.format_gib(footprint.need_bytes) if footprint else "",
+        f"{footprint.max_context_tokens:,}" if runs and footprint and footprint.max_context_tokens else "",
+        f"{footprint.max_sequences:,}" if runs and footprint and footprint.max_sequences is not None else "",
+        "; ".join(candidate.reasons),
+    ]
+
+
+def _left_out(plan: Plan) -> str:
+    by_reason: dict[str, list[str]] = {}
+    for left in plan.left_out:
+        by_reason.setdefault(left.reason, []).append(left.gpu)
+    return "\n".join(f"Left out, {reason}: {', '.join(gpus)}" for reason, gpus in by_reason.items())
+
+
+def _closing(plan: Plan, shown: Candidate | None) -> list[str]:
+    """The verdict in words, what it costs, and the command."""
+    if shown is None:
+        return ["", "No machine matches these options."]
+    if not shown.starts:
+        needed = f" (needs {units.format_gib(shown.footprint.need_bytes)} per GPU)" if shown.footprint else ""
+        return ["", f"Nothing considered here runs {plan.model.id}; the nearest is {row_id(shown)}{needed}."]
+    lead = "Recommended" if plan.chosen else "Nothing fits with 10% to spare. The cheapest that starts"
+    lines = ["", f"{lead}: {row_id(shown)}{price(shown, plan.request.hours)}"]
+    if shown.engine_argv:
+        lines.append(f"Serve it there with:\n  {shlex.join(shown.engine_argv)}")
+    return lines
+
+
+def price(candidate: Candidate, hours: float | None) -> str:
+    """`, $1.09/hour on lambda (price of 2026-09-05)`, and the cost of the hours asked for."""
+    offer = candidate.offer
+    if offer is None:
+        return ", no price known"
+    when = "live" if offer.live else f"price of {offer.as_of}"
+    total = f", {hours:g} h cost ${offer.usd_per_hour * hours:.2f}" if hours else ""
+    return f", ${offer.usd_per_hour:.2f}/hour on {offer.cloud} ({when}){total}"
+
+
+def explained(plan: Plan) -> str:
+    """The arithmetic of the chosen (or nearest) candidate, line by line."""
+    from soong.plan.explain import explain
+
+    candidate = plan.chosen or _nearest(plan)
+    if candidate is None:
+        return "No machine matches these options."
+    return "\n".join(explain(plan, candidate))

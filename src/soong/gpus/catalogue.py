@@ -1,0 +1,72 @@
+"""The GPUs soong knows: the packaged rows and the user's own, found by any name people use."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from soong.errors import NotFoundError
+from soong.gpus.gpu import Gpu
+from soong.tables import rows
+
+_LONGEST_WORD = 60
+
+
+def all_gpus() -> tuple[Gpu, ...]:
+    """Every GPU, in the table's order; the user's rows lie over the packaged ones.
+
+    Raises:
+        ConfigError: the user's gpus.toml cannot be read.
+    """
+    return rows("gpus", Gpu)
+
+
+def find_gpu(word: str) -> Gpu:
+    """The GPU that a person means by `word`.
+
+    Args:
+        word: our id, an alias or the card's name; case, blanks, dashes and the maker's name do not matter.
+
+    Raises:
+        NotFoundError: there is none, or several (`a100`); says which come near.
+    """
+    gpus = all_gpus()
+    found = _by_name(gpus).get(word) or _by_name(gpus).get(_plain(word))
+    if found is None:
+        raise _not_found(word, gpus)
+    return found
+
+
+@cache
+def _by_name(gpus: tuple[Gpu, ...]) -> dict[str, Gpu]:
+    """Every name to its GPU. Ids come last, so that no alias of one row hides another row."""
+    names = {_plain(alias): gpu for gpu in gpus for alias in gpu.aliases}
+    names.update({_plain(gpu.name): gpu for gpu in gpus})
+    names.update({_plain(gpu.id): gpu for gpu in gpus})
+    names.update({gpu.id: gpu for gpu in gpus})
+    return names
+
+
+def _plain(word: str) -> str:
+    """Letters and digits only, without the maker's and the brand's name: `NVIDIA GeForce RTX 4090` is `rtx4090`."""
+    letters = "".join(letter for letter in word.lower() if letter.isalnum())
+    for brand in ("nvidia", "amd", "geforce", "instinct"):
+        letters = letters.removeprefix(brand)
+    return letters
+
+
+def _not_found(word: str, gpus: tuple[Gpu, ...]) -> NotFoundError:
+    from difflib import get_close_matches
+
+    shown = word[:_LONGEST_WORD]
+    plain = _plain(shown)
+    begun = sorted({gpu.id for gpu in gpus if plain and _plain(gpu.id).startswith(plain)})
+    if begun:
+        return NotFoundError(
+            f"GPU `{shown}` could be {len(begun)} different ones",
+            why=", ".join(begun),
+            hints=tuple(f"`soong gpus info {near}`" for near in begun[:3]),
+        )
+    names = _by_name(gpus)
+    near = dict.fromkeys(names[name].id for name in get_close_matches(plain, list(names), n=5, cutoff=0.6))
+    did_you_mean = tuple(f"did you mean `{gpu_id}`?" for gpu_id in list(near)[:2])
+    return NotFoundError(f"there is no GPU `{shown}`", hints=(*did_you_mean, "`soong gpus` lists them"))

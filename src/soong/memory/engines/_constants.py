@@ -1,0 +1,65 @@
+"""Measured constants and moved defaults of engines, picked by version; the table is data/engines.toml."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from soong.errors import UsageError
+
+
+def version_tuple(text: str) -> tuple[int, ...]:
+    """A version as numbers for comparison: "0.19.2rc1.dev134" is (0, 19, 2), "b7100" is (7100,).
+
+    Raises:
+        UsageError: no number stands in it.
+    """
+    numbers: list[int] = []
+    for part in text.lstrip("vb").split("+")[0].split("."):
+        digits = part[: len(part) - len(part.lstrip("0123456789"))]
+        if not digits:
+            break
+        numbers.append(int(digits))
+        if digits != part:
+            break
+    if not numbers:
+        raise UsageError(f"`{text}` is not an engine version", hints=("write it as `--engine-version 0.33.0`",))
+    return tuple(numbers)
+
+
+@lru_cache(maxsize=1)
+def engine_tables() -> dict[str, Any]:
+    """The whole table, by engine."""
+    try:
+        from soong.tables import packaged
+    except ModuleNotFoundError:
+        return _read_toml()
+    tables: dict[str, Any] = packaged("engines")
+    return tables
+
+
+def _read_toml() -> dict[str, Any]:
+    import tomllib
+    from importlib.resources import files
+
+    return tomllib.loads((files("soong.data") / "engines.toml").read_text(encoding="utf-8"))
+
+
+@lru_cache(maxsize=256)
+def rules(engine: str, version: str) -> dict[str, Any]:
+    """The values in force for one version of an engine: every dated table up to it, later ones over earlier ones."""
+    asked = version_tuple(version)
+    merged: dict[str, Any] = {}
+    for table in engine_tables()[engine]["since"]:
+        if version_tuple(table["version"]) <= asked:
+            merged.update(table)
+    return merged
+
+
+def by_group_size(pairs: list[list[int]], gpus: int) -> int:
+    """The value of a `[[gpus, bytes], ...]` list for a tensor-parallel size: the last entry not above it."""
+    value = 0
+    for least, entry in pairs:
+        if gpus >= least:
+            value = entry
+    return value

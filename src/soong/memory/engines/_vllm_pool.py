@@ -1,0 +1,215 @@
+"""vLLM's KV cache pool: pages, groups, padding layers, and how many blocks one sequence takes.
+
+Every rule is one of vLLM 0.32 and 0.33: `v1/kv_cache_interface.py` (page sizes, blocks per request),
+`v1/core/kv_cache_utils.py` and, from 0.33, `v1/core/kv_cache_planning.py` (grouping), `platforms/interface.py` (block
+sizes). Older versions differ where `PoolRules` says so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from soong.memory.kv_cache import LayerKind
+
+DEFAULT_BLOCK_TOKENS = 16
+"""`config/cache.py CacheConfig.DEFAULT_BLOCK_SIZE`."""
+
+LATENT_HYBRID_ALIGNMENT_TOKENS = 128
+"""Blocks of models that mix MLA and recurrent layers are multiples of this (`platforms/interface.py`)."""
+
+SPARSE_LATENT_BLOCK_TOKENS = 64
+"""FlashMLA's sparse kernels take blocks of 64 (`v1/attention/backends/mla/flashmla_sparse.py`)."""
+
+
+class PoolRules(NamedTuple):
+    """What differs between versions and GPUs.
+
+    hybrid: kinds of layers get groups of their own in one pool; else sliding layers keep every token.
+    common_group_ratio: below this ratio the commoner kind's layer count is the group size.
+    state_blocks: blocks of recurrent state per sequence, by kind of state; `""` for kinds not named.
+    latent_block_tokens: block size that the MLA kernel of this GPU and cache type prefers.
+    """
+
+    hybrid: bool
+    common_group_ratio: float
+    state_blocks: int
+    mamba2_checkpoint_blocks: int
+    latent_block_tokens: int
+
+
+class Group(NamedTuple):
+    """`count` groups of layers alike; each draws its own blocks for a sequence.
+
+    name: full, sliding, chunked or state. window: of sliding and chunked groups. blocks: of state groups.
+    """
+
+    name: str
+    count: int
+    block_tokens: int
+    window: int
+    blocks: int
+
+
+class Pool(NamedTuple):
+    """The layout of the pool on one GPU. One block of any group takes `bytes_per_block`."""
+
+    bytes_per_block: int
+    groups: tuple[Group, ...]
+    uniform_block_tokens: int
+    """The block size where one group of full layers is all there is; else 0."""
+
+    def blocks_per_sequence(self, context_tokens: int, in_flight_tokens: int) -> int:
+        """Blocks that one sequence of `context_tokens` claims from all groups."""
+        if self.uniform_block_tokens:
+            return -(-context_tokens // self.uniform_block_tokens)
+        return sum(group.count * _group_blocks(group, context_tokens, in_flight_tokens) for group in self.groups)
+
+    def group_count(self) -> int:
+        """All groups."""
+        return sum(group.count for group in self.groups)
+
+
+def _group_blocks(group: Group, context_tokens: int, in_flight_tokens: int) -> int:
+    """Blocks of one group for one sequence (`max_admission_blocks_per_request` of each spec)."""
+    if group.name == "state":
+        return group.blocks
+    if group.name == "full":
+        return -(-context_tokens // group.block_tokens)
+    if group.name == "chunked":
+        return -(-min(group.window + in_flight_tokens, context_tokens) // group.block_tokens)
+    kept = min(group.window - 1 + in_flight_tokens, context_tokens)
+    return -(-kept // group.block_tokens) + 1
+
+
+class _Spec(NamedTuple):
+    """One kind of layer as vLLM sees it. latent: MLA, whose pages cannot be padded."""
+
+    name: str
+    layers: int
+    block_tokens: int
+    page_bytes: int
+    window: int
+    blocks: int
+    shape: tuple[int, ...]
+    latent: bool
+
+
+def build_pool(kinds: tuple[LayerKind, ...], rules: PoolRules) -> Pool:
+    """The pool that vLLM lays out for these layers.
+
+    Args:
+        kinds: the layers of one GPU, from `layer_kinds`.
+        rules: version and GPU.
+
+    Returns:
+        The pool; one of no groups and one-byte blocks for a model that keeps nothing.
+    """
+    if any(kind.name == "compressed" for kind in kinds):
+        return _compressed_pool(kinds)
+    specs = _specs(kinds, rules)
+    if not specs:
+        return Pool(bytes_per_block=1, groups=(), uniform_block_tokens=0)
+    if not rules.hybrid:
+        specs = [_promoted(spec) for spec in specs]
+    if _one_type(specs):
+        return _single_group(specs)
+    return _grouped(_same_pages(specs), rules)
+
+
+def _promoted(spec: _Spec) -> _Spec:
+    """A sliding or chunked layer that keeps every token, as before pools of groups."""
+    return spec if spec.name == "state" else spec._replace(name="full", window=0)
+
+
+def _specs(kinds: tuple[LayerKind, ...], rules: PoolRules) -> list[_Spec]:
+    block_tokens = _block_tokens(kinds, rules)
+    attention_page = max((kind.token_bytes * block_tokens for kind in kinds if not kind.state_bytes), default=0)
+    return [_spec(kind, block_tokens, attention_page, rules) for kind in kinds]
+
+
+def _block_tokens(kinds: tuple[LayerKind, ...], rules: PoolRules) -> int:
+    """Tokens in a block of the attention layers: the kernel's, raised until a page holds a recurrent state."""
+    latent = any(kind.name in {"latent", "sliding-latent"} for kind in kinds)
+    sparse = any(kind.name == "indexer" for kind in kinds)
+    block = DEFAULT_BLOCK_TOKENS
+    if latent:
+        block = SPARSE_LATENT_BLOCK_TOKENS if sparse else rules.latent_block_tokens
+    state_page = max((kind.state_bytes for kind in kinds), default=0)
+    token_bytes = max((kind.token_bytes for kind in kinds), default=0)
+    if not state_page or not token_bytes:
+        return block
+    alignment = max(block, LATENT_HYBRID_ALIGNMENT_TOKENS) if latent else block
+    return max(block, alignment * -(-state_page // (alignment * token_bytes)))
+
+
+def _spec(kind: LayerKind, block_tokens: int, attention_page: int, rules: PoolRules) -> _Spec:
+    if kind.state_bytes:
+        checkpoint = rules.mamba2_checkpoint_blocks if kind.state_kind == "mamba2" else 0
+        page = max(attention_page, kind.state_bytes)
+        return _Spec("state", kind.layers, block_tokens, page, 0, rules.state_blocks + checkpoint, (), latent=False)
+    latent = kind.name in {"latent", "sliding-latent", "indexer"}
+    name = "sliding" if kind.name == "sliding-latent" else "full" if latent else kind.name
+    page = kind.token_bytes * block_tokens
+    return _Spec(name, kind.layers, block_tokens, page, kind.window, 0, kind.shape, latent)
+
+
+def _one_type(specs: list[_Spec]) -> bool:
+    """All layers need the same token slots: all full, or all sliding with one window."""
+    first = specs[0]
+    return all((spec.name, spec.window, spec.block_tokens) == (first.name, first.window, first.block_tokens) for spec in specs)
+
+
+def _single_group(specs: list[_Spec]) -> Pool:
+    first = specs[0]
+    return Pool(
+        bytes_per_block=sum(spec.layers * spec.page_bytes for spec in specs),
+        groups=(Group(first.name, 1, first.block_tokens, first.window, first.blocks),),
+        uniform_block_tokens=first.block_tokens if first.name == "full" else 0,
+    )
+
+
+def _same_pages(specs: list[_Spec]) -> list[_Spec]:
+    """All pages made as large as the largest: more tokens in a block where that divides, else padding."""
+    largest = max(spec.page_bytes for spec in specs)
+    return [_with_page(spec, largest) for spec in specs]
+
+
+def _with_page(spec: _Spec, page_bytes: int) -> _Spec:
+    if spec.name != "state" and page_bytes % spec.page_bytes == 0:
+        return spec._replace(block_tokens=spec.block_tokens * (page_bytes // spec.page_bytes), page_bytes=page_bytes)
+    return spec._replace(page_bytes=page_bytes)
+
+
+def _grouped(specs: list[_Spec], rules: PoolRules) -> Pool:
+    """Groups of equally many layers, the last of each kind filled up with padding layers."""
+    fewest = min(spec.layers for spec in specs)
+    most = max(spec.layers for spec in specs)
+    size = most if most < fewest * rules.common_group_ratio else fewest
+    groups = []
+    widest = 0
+    for spec in specs:
+        count = -(-spec.layers // size)
+        widest = max(widest, -(-spec.layers // count))
+        groups.append(Group(spec.name, count, spec.block_tokens, spec.window, spec.blocks))
+    return Pool(bytes_per_block=widest * specs[0].page_bytes, groups=tuple(groups), uniform_block_tokens=0)
+
+
+COMPRESSED_BLOCK_TOKENS = 256
+"""DeepSeek-V4's pages cover 256 tokens, so that each ratio's entries fill whole ones (`models/deepseek_v4`)."""
+
+
+def _compressed_pool(kinds: tuple[LayerKind, ...]) -> Pool:
+    """DeepSeek-V4: compressed entries grow with the context, windows do not.
+
+    A first model: compressed layers form one full group, sliding layers as many groups as fit the same block.
+    """
+    block = COMPRESSED_BLOCK_TOKENS
+    full = sum(kind.layers * -(-block // kind.ratio) * kind.token_bytes for kind in kinds if kind.name == "compressed")
+    sliding = [kind for kind in kinds if kind.window]
+    window_bytes = sum(kind.layers * kind.token_bytes * DEFAULT_BLOCK_TOKENS for kind in sliding)
+    groups = [Group("full", 1, block, 0, 0)]
+    if sliding:
+        count = max(1, -(-window_bytes // full))
+        groups.append(Group("sliding", count, DEFAULT_BLOCK_TOKENS, sliding[0].window, 0))
+    return Pool(bytes_per_block=full, groups=tuple(groups), uniform_block_tokens=0)

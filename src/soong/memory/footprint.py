@@ -1,0 +1,108 @@
+"""How much of each GPU an engine will use, term by term."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+if TYPE_CHECKING:
+    from soong.models.architecture import Architecture
+    from soong.models.quantization import Quantization
+
+WeightsBasis = Literal["headers", "config", "rule-of-thumb"]
+
+
+class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model as one repository offers it: its build, its number format, and what its files weigh.
+
+    key: a short hash of all that decides the memory; prepared figures are kept under it.
+    weights_bytes: the size of the checkpoint's tensors; None until it is measured or counted.
+    weights_basis: where that size comes from.
+    kv_dtype: the type that the repository asks its KV cache to be kept in ("fp8"); empty for the model's own.
+    """
+
+    key: str
+    architecture: Architecture
+    quantization: Quantization
+    weights_bytes: int | None = None
+    weights_basis: WeightsBasis = "config"
+    kv_dtype: str = ""
+
+
+class Workload(msgspec.Struct, frozen=True, kw_only=True):
+    """What the endpoint must be able to hold.
+
+    context_tokens: the longest sequence (prompt and answer together), the engine's max-model-len / context-length.
+    sequences: how many such sequences at once.
+    kv_dtype: `auto` (the model's own type, or what its files ask for), `bfloat16`, `float16`, `fp8`.
+    """
+
+    context_tokens: int
+    sequences: int = 1
+    kv_dtype: str = "auto"
+
+
+class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Which engine, which rules, which flags. None means: the engine's own default.
+
+    name: vllm, sglang or llama.cpp. version: "0.33.0"; picks the rules.
+    memory_fraction: gpu_memory_utilization, or mem_fraction_static.
+    kv_cache_memory_bytes: fixes the KV pool per GPU, as vLLM's --kv-cache-memory-bytes does.
+    enforce_eager: no CUDA graphs. max_num_batched_tokens: tokens of one forward pass (SGLang: chunked prefill size).
+    max_num_seqs: sequences decoded at once (SGLang: max running requests; llama.cpp: parallel slots).
+    dtype: `auto`, or `float16` to cast a bfloat16 model for a GPU without bfloat16.
+    """
+
+    name: str
+    version: str
+    memory_fraction: float | None = None
+    kv_cache_memory_bytes: int | None = None
+    tensor_parallel: int = 1
+    pipeline_parallel: int = 1
+    enforce_eager: bool = False
+    max_num_batched_tokens: int | None = None
+    max_num_seqs: int | None = None
+    dtype: str = "auto"
+
+
+class Footprint(msgspec.Struct, frozen=True, kw_only=True):
+    """Memory of one GPU (the fullest of those that share the model), as the engine accounts for it.
+
+    total_bytes = runtime + weights + kv_pool + state + activations + cuda_graphs + free (all `_bytes`).
+
+    Attributes:
+        memory_fraction: the engine fraction used; None where a fixed pool or llama.cpp makes it meaningless.
+        kv_pool_bytes: what the engine gives to keys and values. state_bytes: recurrent state inside or beside it.
+        kv_pool_tokens: the tokens the engine itself prints at start-up; None when it would not start.
+        max_concurrency: the engine's own "maximum concurrency" at this context; None when not printed.
+        kv_bytes_per_token: for one more token of one sequence, on this GPU, all layers that grow.
+        state_bytes_per_sequence: recurrent state and full windows, on this GPU.
+        workload_kv_bytes: what the workload's sequences fill of the pool at full context.
+        need_bytes: runtime + weights + activations + graphs + workload_kv: what the verdict is about.
+        max_context_tokens: longest single sequence this pool holds, at most the model's limit.
+        max_sequences: how many sequences of the workload's context the pool holds.
+        starts: the engine starts with this context. refusal: its reason when it does not.
+        uncertainty_bytes: how far `free_bytes` may be off.
+    """
+
+    total_bytes: int
+    runtime_bytes: int
+    weights_bytes: int
+    kv_pool_bytes: int
+    state_bytes: int
+    activations_bytes: int
+    cuda_graphs_bytes: int
+    free_bytes: int
+    memory_fraction: float | None
+    kv_pool_tokens: int | None
+    max_concurrency: float | None
+    kv_bytes_per_token: int
+    state_bytes_per_sequence: int
+    workload_kv_bytes: int
+    need_bytes: int
+    max_context_tokens: int | None
+    max_sequences: int | None
+    starts: bool
+    refusal: str
+    uncertainty_bytes: int

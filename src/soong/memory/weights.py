@@ -1,0 +1,332 @@
+"""The bytes of weights that one GPU holds once an engine has loaded a model.
+
+Tensor parallelism divides most matrices, but not evenly: the vocabulary is padded, key and value heads are repeated
+once the GPUs outnumber them, norms and routers stand whole on every GPU. Kernels keep packed numbers in layouts of
+their own, with scales widened or padded. Sources, unless a line says otherwise: vLLM 0.33 `layers/linear.py`,
+`layers/vocab_parallel_embedding.py`, `layers/quantization/`, `layers/fused_moe/oracle/`; SGLang 0.5 has the same rules.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from soong.models.architecture import AttentionCache, LatentCache, Part
+from soong.models.quantization.formats import ceil_div, groups, numbers_bytes
+from soong.models.quantization.quantization import matrix_sides
+
+if TYPE_CHECKING:
+    from soong.models.architecture import Architecture, Weight
+    from soong.models.quantization import Format, Quantization
+
+VOCABULARY_PADDING = 64
+"""vLLM `vocab_parallel_embedding.py` DEFAULT_VOCAB_PADDING_SIZE; SGLang the same."""
+
+CACHE_SCALES_BYTES = 4 * 4
+"""Four float32 scales (query, key, value, probability) that vLLM keeps in each attention layer: `layers/attention`."""
+
+ABSORBED_COPY_SINCE = (0, 32)
+"""From this version vLLM keeps the absorbed 16-bit MLA matrices as copies; 0.19's logs show views of `kv_b_proj`."""
+
+TRITON_MXFP4_SINCE = (0, 32)
+"""From this version Hopper runs MXFP4 experts in Triton with 64-aligned sizes: `fused_moe/oracle/mxfp4.py`."""
+
+HOPPER, BLACKWELL = (9, 0), (10, 0)
+
+
+class WeightShare(msgspec.Struct, frozen=True, kw_only=True):
+    """The weights of one GPU, the fullest where pipeline stages differ.
+
+    total_bytes: all parameters. parts: the same by purpose. buffers_bytes: tables beside them (rotary positions).
+    notes: what makes this more than an even share, for people.
+    """
+
+    total_bytes: int
+    parts: dict[Part, int]
+    buffers_bytes: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def loaded_bytes(self) -> int:
+        """What the engine reports after loading the model: parameters and buffers."""
+        return self.total_bytes + self.buffers_bytes
+
+
+class _Rank(msgspec.Struct, frozen=True):
+    """One GPU of a tensor-parallel group and what its kernels need."""
+
+    size: int
+    engine: str
+    version: tuple[int, ...]
+    capability: tuple[int, int]
+
+
+def weights_per_gpu(
+    architecture: Architecture,
+    quantization: Quantization,
+    *,
+    tensor_parallel: int,
+    engine: str,
+    engine_version: str,
+    compute_capability: tuple[int, int] | None = None,
+    pipeline_parallel: int = 1,
+) -> WeightShare:
+    """The weights of one GPU after loading.
+
+    Args:
+        architecture: the model. quantization: how its repository stores it.
+        tensor_parallel, pipeline_parallel: GPUs a layer is divided among, and stages the layers are divided into.
+        engine, engine_version: whose rules, such as "vllm" and "0.33.0".
+        compute_capability: of the GPU, (9, 0) for an H100; Hopper is assumed where it is not known.
+    """
+    rank = _Rank(tensor_parallel, engine, _version(engine_version), compute_capability or HOPPER)
+    if pipeline_parallel > 1:
+        return _fullest_stage(architecture, quantization, rank, pipeline_parallel)
+    return _share(architecture, tuple(architecture.served_weights()), quantization, rank)
+
+
+def _version(text: str) -> tuple[int, ...]:
+    digits = [part for part in text.split("+")[0].split(".")[:2] if part.isdigit()]
+    return tuple(map(int, digits)) if len(digits) == 2 else (999,)
+
+
+def _share(
+    architecture: Architecture, weights: tuple[Weight, ...], quantization: Quantization, rank: _Rank
+) -> WeightShare:
+    parts: dict[Part, int] = {}
+    for weight in weights:
+        parts[weight.part] = parts.get(weight.part, 0) + _held_bytes(weight, quantization, rank)
+    if rank.engine == "vllm":
+        parts["attention"] = parts.get("attention", 0) + _cache_scale_bytes(architecture)
+        if any(isinstance(cache, LatentCache) for cache in architecture.caches):
+            parts["attention"] += _absorbed_bytes(weights, quantization, rank)
+    return WeightShare(
+        total_bytes=sum(parts.values()),
+        parts=parts,
+        buffers_bytes=architecture.rotary_bytes,
+        notes=_notes(architecture, rank),
+    )
+
+
+def _cache_scale_bytes(architecture: Architecture) -> int:
+    layers = (cache.layers for cache in architecture.caches if isinstance(cache, AttentionCache | LatentCache))
+    return CACHE_SCALES_BYTES * sum(layers)
+
+
+def _absorbed_bytes(weights: tuple[Weight, ...], quantization: Quantization, rank: _Rank) -> int:
+    """Copies of MLA's `kv_b_proj`, split and turned for decoding: vLLM `layers/attention/mla_attention.py`."""
+    total = 0
+    for weight in weights:
+        if not weight.path.endswith("kv_b_proj"):
+            continue
+        for form, layers in quantization.spread(weight):
+            if form is not None or rank.version >= ABSORBED_COPY_SINCE:
+                rows, columns = _local_sides(weight, rank.size)
+                total += rows * columns * quantization.number_bytes(weight) * layers
+    return total
+
+
+def _held_bytes(weight: Weight, quantization: Quantization, rank: _Rank) -> int:
+    """All copies of one weight on one GPU."""
+    rows, columns = _local_sides(weight, rank.size)
+    total = 0
+    for form, layers in quantization.spread(weight):
+        if form is None:
+            one = rows * columns * quantization.number_bytes(weight)
+        else:
+            one = _packed_bytes(form, rows, columns, weight, rank)
+        total += one * layers
+    if weight.part == "experts" and weight.copies == 1 and len(weight.shape) == 1:
+        return total
+    return total * weight.copies
+
+
+def _local_sides(weight: Weight, tensor_parallel: int) -> tuple[int, int]:
+    """Output and input size on one GPU."""
+    rows, columns = matrix_sides(weight)
+    shard = weight.shard
+    if shard == "vocab":
+        rows = ceil_div(rows, VOCABULARY_PADDING) * VOCABULARY_PADDING
+        return ceil_div(rows, tensor_parallel), columns
+    if tensor_parallel == 1 or shard == "replicated":
+        return rows, columns
+    if shard == "row":
+        return rows, ceil_div(columns, tensor_parallel)
+    if shard == "kv" and weight.heads:
+        return rows // weight.heads * max(1, weight.heads // tensor_parallel), columns
+    return ceil_div(rows, tensor_parallel), columns
+
+
+def _packed_bytes(form: Format, rows: int, columns: int, weight: Weight, rank: _Rank) -> int:
+    """One quantised matrix as kernels keep it."""
+    kind = form.kind
+    if weight.part == "experts":
+        rows, columns = _padded_expert(form, rows, columns, weight.shard, rank)
+    numbers = numbers_bytes(form, rows, columns)
+    if kind in {"fp8_channel", "int8_channel"}:
+        return numbers + 4 * rows
+    if kind == "fp8_tensor":
+        return numbers + 4 + 4 * form.static_input
+    if kind == "fp8_block":
+        return numbers + 4 * ceil_div(rows, form.block[0]) * ceil_div(columns, form.block[1])
+    if kind in {"mxfp4", "mxfp8"}:
+        return numbers + rows * ceil_div(columns, 32)
+    if kind == "nvfp4":
+        return numbers + _nvfp4_scales(form, rows, columns, weight, rank)
+    if kind.startswith("bnb"):
+        return numbers + (4 * rows if kind == "bnb_8bit" else 4 * ceil_div(rows * columns, 64))
+    if kind in {"awq", "gptq", "packed"}:
+        return numbers + _integer_scales(form, rows, columns)
+    if kind == "mlx":
+        return numbers + 4 * rows * groups(form, columns)
+    return numbers
+
+
+def _integer_scales(form: Format, rows: int, columns: int) -> int:
+    """16-bit scales, zero points packed like the numbers, and with act-order the groups and their sorting."""
+    count = groups(form, columns)
+    zeros = count * ceil_div(int(rows * form.bits), 8) if form.zero_points else 0
+    order = 2 * 4 * columns if form.act_order else 0
+    return 2 * rows * count + zeros + order
+
+
+def _nvfp4_scales(form: Format, rows: int, columns: int, weight: Weight, rank: _Rank) -> int:
+    """8-bit scales, swizzled into tiles of 128 × 4 where the tensor cores read them, and two float32 numbers."""
+    count = groups(form, columns)
+    if rank.capability >= BLACKWELL and weight.part != "experts":
+        rows, count = _up(rows, 128), _up(count, 4)
+    return rows * count + 4 + 4 * form.static_input
+
+
+def _padded_expert(form: Format, rows: int, columns: int, shard: str, rank: _Rank) -> tuple[int, int]:
+    """Expert sizes as the MoE kernels align them; the intermediate side is the one that tensor parallel divides."""
+    hidden_to, middle_to = 1, 1
+    if form.kind == "mxfp4":
+        hidden_to, middle_to = _mxfp4_alignment(rank)
+    elif form.kind == "nvfp4" and rank.capability < BLACKWELL:
+        middle_to = 64  # vLLM `utils/marlin_utils_fp4.py` prepare_nvfp4_moe_layer_for_marlin
+    if shard == "row":
+        return _up(rows, hidden_to), _up(columns, middle_to)
+    return _up(rows, middle_to), _up(columns, hidden_to)
+
+
+def _mxfp4_alignment(rank: _Rank) -> tuple[int, int]:
+    """Alignment of the hidden and intermediate size: vLLM `oracle/mxfp4.py` mxfp4_round_up_hidden_size…"""
+    if rank.engine == "vllm" and HOPPER <= rank.capability < BLACKWELL and rank.version >= TRITON_MXFP4_SINCE:
+        return 1, 64
+    return 256, 128  # Marlin, and TensorRT-LLM's kernels on Blackwell
+
+
+def _up(number: int, step: int) -> int:
+    return ceil_div(number, step) * step
+
+
+def _notes(architecture: Architecture, rank: _Rank) -> tuple[str, ...]:
+    if rank.size == 1:
+        return ()
+    notes = []
+    kv_heads = min((weight.heads for weight in architecture.weights if weight.shard == "kv"), default=rank.size)
+    if 0 < kv_heads < rank.size:
+        notes.append(f"{kv_heads} key-value heads are repeated on {rank.size} GPUs")
+    padded = _up(architecture.vocab_size, VOCABULARY_PADDING)
+    if padded != architecture.vocab_size:
+        notes.append(f"the vocabulary is padded from {architecture.vocab_size:,} to {padded:,} rows")
+    return tuple(notes)
+
+
+def _fullest_stage(
+    architecture: Architecture, quantization: Quantization, rank: _Rank, stages: int
+) -> WeightShare:
+    """The share of the largest pipeline stage. Towers stand on each; a tied embedding on the first and the last."""
+    layers = _decoder_layers(architecture)
+    shares = []
+    for stage, held in enumerate(_stage_layers(layers, stages)):
+        first, last = stage == 0, stage == stages - 1
+        weights = tuple(
+            kept
+            for weight in architecture.served_weights()
+            if (kept := _on_stage(weight, held, architecture, first=first, last=last)) is not None
+        )
+        shares.append(_share(architecture, weights, quantization, rank))
+    return max(shares, key=lambda share: share.total_bytes)
+
+
+def _decoder_layers(architecture: Architecture) -> int:
+    towers = {"vision", "audio", "projector"}
+    return 1 + max((max(weight.layers, default=0) for weight in architecture.weights if weight.part not in towers))
+
+
+def _stage_layers(layers: int, stages: int) -> list[range]:
+    """vLLM `distributed/utils.py` get_pp_indices: the rest goes one by one to the stages before the last."""
+    each, rest = divmod(layers, stages)
+    sizes = [each] * stages
+    for place in range(2, rest + 2):
+        sizes[-place if place <= stages else -1] += 1
+    starts = [sum(sizes[:stage]) for stage in range(stages)]
+    return [range(start, start + size) for start, size in zip(starts, sizes, strict=True)]
+
+
+def _on_stage(
+    weight: Weight, held: range, architecture: Architecture, *, first: bool, last: bool
+) -> Weight | None:
+    if weight.part in {"vision", "audio", "projector"}:
+        return weight
+    if weight.layers:
+        kept = tuple(layer for layer in weight.layers if layer in held)
+        return msgspec.structs.replace(weight, layers=kept) if kept else None
+    if weight.part == "embedding":
+        tied = all(other.part != "lm_head" for other in architecture.weights)
+        return weight if first or (last and tied) else None
+    return weight if last else None
+
+
+def tensor_parallel_problem(
+    architecture: Architecture, tensor_parallel: int, quantization: Quantization | None = None
+) -> str | None:
+    """Why the engine refuses to divide this model among so many GPUs; None where it does not.
+
+    Source: vLLM 0.33 `config/model.py` verify_with_parallel_config, `layers/linear.py` divide,
+    `quantization/utils/fp8_utils.py` validate_fp8_block_shape, `auto_awq.py`.
+    """
+    if tensor_parallel == 1:
+        return None
+    heads = architecture.attention_heads
+    if heads and heads % tensor_parallel:
+        return f"{heads} attention heads cannot be divided among {tensor_parallel} GPUs"
+    for weight in architecture.served_weights():
+        problem = _weight_problem(weight, tensor_parallel, quantization)
+        if problem:
+            return problem
+    return None
+
+
+def _weight_problem(weight: Weight, size: int, quantization: Quantization | None) -> str | None:
+    shard, name = weight.shard, weight.path.rpartition(".")[2]
+    if shard == "replicated":
+        return None
+    if shard == "vocab":
+        padded = _up(weight.shape[0], VOCABULARY_PADDING)
+        return f"a vocabulary of {padded:,} rows cannot be divided among {size} GPUs" if padded % size else None
+    if shard == "kv":
+        uneven = weight.heads and weight.heads % size and size % weight.heads
+        return f"{weight.heads} key-value heads cannot be divided among {size} GPUs" if uneven else None
+    rows, columns = matrix_sides(weight)
+    side = columns if shard == "row" else rows
+    if side % size:
+        return f"`{name}` of width {side:,} cannot be divided among {size} GPUs"
+    return _group_problem(weight, side // size, quantization) if quantization and weight.linear else None
+
+
+def _group_problem(weight: Weight, local: int, quantization: Quantization) -> str | None:
+    """Groups and blocks of scales must not be cut."""
+    name = weight.path.rpartition(".")[2]
+    for form, _ in quantization.spread(weight):
+        if form is None:
+            continue
+        step = form.block[1 if weight.shard == "row" else 0] if form.kind == "fp8_block" else 0
+        if form.kind in {"awq", "gptq"} and weight.shard == "row" and not form.act_order:
+            step = form.group
+        if step and local % step:
+            return f"`{name}` keeps {local:,} columns a GPU, which cuts its quantization groups of {step}"
+    return None

@@ -1,0 +1,145 @@
+"""Join a language model with its towers: read the text section through its own family, add the rest.
+
+Multimodal configs nest the language model's sizes under `text_config`, or leave them at top level (older files). Nested sections
+are saved without the values that equal their configuration class's defaults, so those defaults are here.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from soong.models.config_json import Config
+from soong.models.families import FAMILIES, UnknownFamilyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from soong.models.architecture import Architecture, Weight
+
+SHARED_KEYS = ("dtype", "torch_dtype", "tie_word_embeddings")
+"""What a nested section leaves to the outer config."""
+
+TEXT_MODEL_TYPES = {
+    "qwen2_vl": "qwen2",
+    "qwen2_vl_text": "qwen2",
+    "qwen2_5_vl": "qwen2",
+    "qwen2_5_vl_text": "qwen2",
+    "qwen2_5_omni_text": "qwen2",
+    "qwen3_vl_text": "qwen3",
+    "qwen3_vl_moe_text": "qwen3_moe",
+    "qwen3_omni_moe_text": "qwen3_moe",
+    "dots_ocr": "qwen2",
+    "phi3_v": "phi3",
+    "kimi_k2": "deepseek_v3",
+    "ministral3": "mistral",
+    "glm4v_text": "glm4",
+    "glm4v_moe_text": "glm4_moe",
+}
+"""Text sections that are built like a plain language model, by the model type of that model."""
+
+TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
+    "llama": {
+        "hidden_size": 4096,
+        "intermediate_size": 11008,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "vocab_size": 32000,
+        "max_position_embeddings": 2048,
+    },
+    "mistral": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "vocab_size": 32000,
+        "max_position_embeddings": 131072,
+    },
+    "gemma3_text": {
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "vocab_size": 262208,
+        "max_position_embeddings": 131072,
+        "sliding_window": 4096,
+    },
+    "gemma": {"hidden_size": 3072, "head_dim": 256, "vocab_size": 256000, "max_position_embeddings": 8192},
+}
+"""Values that transformers leaves out of a saved section: `configuration_llama.py`, `configuration_mistral.py`,
+`configuration_gemma3.py`, `configuration_gemma.py`."""
+
+
+def text_section(config: Config, *keys: str) -> Config:
+    """The section that describes the language model: the first of `keys`, or the config itself in older files."""
+    for key in keys or ("text_config",):
+        if key in config:
+            return config.section(key)
+    return config
+
+
+def read_text(
+    config: Config, section: Config, *, prefix: str, model_type: str = "", defaults: Mapping[str, Any] | None = None
+) -> Architecture:
+    """The language model of a multimodal config.
+
+    Args:
+        config: the whole config, whose number type and tied head a section may leave unsaid.
+        section: where the sizes of the language model stand.
+        prefix: the path of its decoder in the checkpoint.
+        model_type: what the section is where it does not say, or says it in the whole model's word.
+        defaults: values of the configuration class that the file may leave out.
+
+    Raises:
+        UnknownFamilyError: no family reads the text section.
+    """
+    named = model_type or section.text("model_type")
+    family = TEXT_MODEL_TYPES.get(named, named)
+    module_name = FAMILIES.get(family)
+    if module_name is None:
+        raise UnknownFamilyError(
+            f"soong does not know the language model `{named}` of this {config.text('model_type')} model",
+            why="its layers cannot be computed from the config alone",
+        )
+    inherited = {key: config.values[key] for key in SHARED_KEYS if config.values.get(key) is not None}
+    own = {key: value for key, value in section.values.items() if value is not None}
+    values = {**(defaults or TEXT_DEFAULTS.get(family, {})), **inherited, **own, "model_type": family}
+    module = import_module(f"soong.models.families.{module_name}")
+    return cast("Architecture", module.read(Config(values, section.address), prefix=prefix))
+
+
+def joined(
+    config: Config, text: Architecture, towers: Iterable[Weight], *, head: str = "lm_head", name: str = ""
+) -> Architecture:
+    """The language model with its towers; `head` is where the checkpoint keeps the output projection."""
+    names = config.texts("architectures")
+    return msgspec.structs.replace(
+        text,
+        name=name or (names[0] if names else config.text("model_type")),
+        model_type=config.text("model_type"),
+        weights=(*_with_head_at(text.weights, head), *towers),
+        multimodal=True,
+    )
+
+
+def _with_head_at(weights: tuple[Weight, ...], head: str) -> tuple[Weight, ...]:
+    if head == "lm_head":
+        return weights
+    return tuple(
+        msgspec.structs.replace(weight, path=head + weight.path[len("lm_head") :])
+        if weight.path.startswith("lm_head")
+        else weight
+        for weight in weights
+    )
+
+
+def new_names(config: Config) -> bool:
+    """Whether the quantizer named modules as transformers 5 does (`model.vision_tower`), not as older checkpoints do."""
+    section = config.section("quantization_config")
+    for key in ("modules_to_not_convert", "ignore", "exclude_modules"):
+        listed = section.values.get(key)
+        if isinstance(listed, list):
+            return any(isinstance(item, str) and "model.vision_tower" in item.replace("\\", "") for item in listed)
+    return False

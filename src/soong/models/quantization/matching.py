@@ -1,0 +1,141 @@
+"""Which modules a list of names in a quantization config means.
+
+The lists come from several exporters, and engines read each in its own way: exact names (`lm_head`,
+`model.layers.0.mlp.gate`), parents (`model.vision_tower`), last parts (`gate`), wildcards (`model.layers.0*`) and
+regular expressions (`re:.*self_attn.*`). They may also spell a module with or without `model.` and `language_model.`.
+Sources: vLLM 0.33 `quantization/utils/quant_utils.py` is_layer_skipped, `quantization/modelopt.py` is_layer_excluded,
+`compressed_tensors/utils.py` should_ignore_layer.
+
+A list may have a thousand entries and a model ten thousand modules, so an entry that names a layer goes into a sorted
+list of prefixes, and the others are asked once for all layers.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from fnmatch import translate
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ROOTS = ("model.", "language_model.", "backbone.", "transformer.", "thinker.")
+"""Leading parts that only some spellings of a module have."""
+
+FUSED = {
+    "q_proj": "qkv_proj", "k_proj": "qkv_proj", "v_proj": "qkv_proj",
+    "gate_proj": "gate_up_proj", "up_proj": "gate_up_proj",
+    "wq_a": "fused_wqa_wkv", "wkv": "fused_wqa_wkv",
+    "in_proj_qkv": "in_proj_qkvz", "in_proj_z": "in_proj_qkvz",
+    "q_a_proj": "fused_qkv_a_proj", "kv_a_proj_with_mqa": "fused_qkv_a_proj",
+}  # fmt: skip
+"""Some lists name the engine's fused module instead of its parts. Source: vLLM 0.33 `packed_modules_mapping`."""
+
+LONGEST_PATTERN = 400
+"""A longer regular expression is not a list of modules; it is left out rather than run."""
+
+_LAYERED = re.compile(r"[0-9]|\\d(?!\+)|\[\^?\\d")
+
+
+def canonical(name: str) -> str:
+    """The name without the leading parts that spellings differ in."""
+    stripped = True
+    while stripped:
+        stripped = False
+        for root in ROOTS:
+            if name.startswith(root):
+                name, stripped = name[len(root) :], True
+    return name
+
+
+def fused(name: str) -> str:
+    """The name of the engine's fused module, or the same name."""
+    head, _, last = name.rpartition(".")
+    return f"{head}.{FUSED[last]}" if last in FUSED else name
+
+
+class Names:
+    """A list of modules. `layered`: some entries name a layer, so each layer must be asked."""
+
+    __slots__ = ("_everywhere", "_per_layer", "_prefixes", "layered")
+
+    def __init__(self, entries: Iterable[str]) -> None:
+        prefixes: list[str] = []
+        everywhere: list[str] = []
+        per_layer: list[str] = []
+        for entry in entries:
+            if entry.startswith("re:"):
+                pattern = entry[3:]
+                (per_layer if _LAYERED.search(pattern) else everywhere).append(pattern)
+            else:
+                _sort_entry(canonical(entry), prefixes, everywhere, per_layer)
+        self._prefixes = _prefix_free(prefixes)
+        self._everywhere = _Patterns(everywhere)
+        self._per_layer = _Patterns(per_layer)
+        self.layered = bool(self._prefixes or per_layer)
+
+    def has_path(self, path: str) -> bool:
+        """Whether the list holds the module in every layer; `path` names any one of them."""
+        return self._everywhere.match(path)
+
+    def has_module(self, name: str) -> bool:
+        """Whether an entry that names a layer holds this module; `name` is canonical."""
+        dotted = name + "."
+        place = bisect_right(self._prefixes, dotted)
+        if place and dotted.startswith(self._prefixes[place - 1]):
+            return True
+        return self._per_layer.match(name)
+
+
+def _sort_entry(entry: str, prefixes: list[str], everywhere: list[str], per_layer: list[str]) -> None:
+    numbered = any(character.isdigit() for character in entry)
+    bare = entry.rstrip("*")
+    if numbered and "*" not in bare:
+        whole = bare == entry or bare[-1:].isdigit()
+        prefixes.append(f"{bare}." if whole else bare)
+    elif "*" in entry:
+        (per_layer if numbered else everywhere).append(f"{translate(entry)[:-2]}(\\..*)?$")
+    elif entry:
+        everywhere.append(rf"(.*\.)?{re.escape(entry)}(\.|$)")
+
+
+def _prefix_free(prefixes: list[str]) -> list[str]:
+    """Sorted, without entries that an earlier one already covers, so that one look decides."""
+    kept: list[str] = []
+    for prefix in sorted(prefixes):
+        if not kept or not prefix.startswith(kept[-1]):
+            kept.append(prefix)
+    return kept
+
+
+class _Patterns:
+    """Regular expressions asked as one; each spelling of a name is tried."""
+
+    __slots__ = ("_compiled",)
+
+    def __init__(self, patterns: list[str]) -> None:
+        usable = [pattern for pattern in dict.fromkeys(patterns) if len(pattern) <= LONGEST_PATTERN]
+        self._compiled = _compiled(usable)
+
+    def match(self, name: str) -> bool:
+        if not self._compiled:
+            return False
+        spellings = {name, canonical(name), f"model.{name}", fused(name)}
+        return any(pattern.match(spelling) for pattern in self._compiled for spelling in spellings)
+
+
+def _compiled(patterns: list[str]) -> tuple[re.Pattern[str], ...]:
+    if not patterns:
+        return ()
+    try:
+        return (re.compile("|".join(f"(?:{pattern})" for pattern in patterns)),)
+    except re.error:
+        return tuple(pattern for pattern in map(_compiled_or_none, patterns) if pattern)
+
+
+def _compiled_or_none(pattern: str) -> re.Pattern[str] | None:
+    try:
+        return re.compile(pattern)
+    except re.error:
+        return None

@@ -1,0 +1,35 @@
+"""A machine for rent: which GPU, how many, where, for how much, and since when we know."""
+
+from __future__ import annotations
+
+import msgspec
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """One instance type of one cloud at one price.
+
+    Attributes:
+        cloud: `lambda`, ...
+        instance_type: the cloud's own name: `gpu_1x_a6000`.
+        gpu: our GPU id. gpu_count: how many of them the machine has.
+        usd_per_hour: for the whole machine.
+        as_of: the day of the price, ISO. live: asked from the cloud just now.
+        region: None when the price holds in every region. available: None when not asked.
+        spot: may be taken away at any moment.
+    """
+
+    cloud: str
+    instance_type: str
+    gpu: str
+    gpu_count: int
+    usd_per_hour: float
+    as_of: str
+    source: str
+    live: bool = False
+    available: bool | None = None
+    region: str | None = None
+    spot: bool = False
+    cpu_architecture: str = "x86_64"
+    vcpus: int | None = None
+    memory_gib: int | None = None
+    storage_gib: int | None = None

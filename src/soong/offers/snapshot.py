@@ -1,0 +1,60 @@
+"""Machines for rent as the packaged, dated price list knows them: no account, no network."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from soong.errors import ConfigError, NotFoundError
+from soong.gpus.catalogue import all_gpus
+from soong.offers.offer import Offer
+from soong.settings import paths
+from soong.tables import packaged, rows
+
+_LONGEST_WORD = 60
+
+
+def packaged_offers() -> tuple[Offer, ...]:
+    """The packaged prices with the user's own rows laid over them.
+
+    Raises:
+        ConfigError: the user's prices.toml cannot be read, or names a GPU that is in no table.
+    """
+    offers = rows("prices", Offer)
+    if offers is not packaged("prices", Offer):
+        _check_gpus(offers)
+    return offers
+
+
+def offers_for(gpu: str, *, gpu_count: int | None = None) -> tuple[Offer, ...]:
+    """The offers of one GPU id, with this many of it where that is said, cheapest machine first."""
+    found = (o for o in packaged_offers() if o.gpu == gpu and gpu_count in {None, o.gpu_count})
+    return tuple(sorted(found, key=lambda offer: (offer.usd_per_hour, offer.instance_type)))
+
+
+def find_offer(instance_type: str) -> Offer:
+    """The offer of a cloud's own type name, `gpu_1x_a6000`.
+
+    Raises:
+        NotFoundError: there is none; the nearest names are suggested.
+    """
+    from difflib import get_close_matches
+
+    offers = {offer.instance_type: offer for offer in packaged_offers()}
+    found = offers.get(instance_type)
+    if found is None:
+        shown = instance_type[:_LONGEST_WORD]
+        near = tuple(f"did you mean `{name}`?" for name in get_close_matches(shown, list(offers), n=2))
+        raise NotFoundError(f"there is no instance type `{shown}`", hints=(*near, "`soong offers` lists them"))
+    return found
+
+
+@cache
+def _check_gpus(offers: tuple[Offer, ...]) -> None:
+    known = {gpu.id for gpu in all_gpus()}
+    for offer in offers:
+        if offer.gpu not in known:
+            path = paths.config_file("prices.toml")
+            raise ConfigError(
+                f"{path}, [[price]] `{offer.cloud} {offer.instance_type}`: `gpu` is `{offer.gpu[:_LONGEST_WORD]}`, which no table knows",
+                hints=("`soong gpus` lists the ids", f"or describe it in {paths.config_file('gpus.toml')}"),
+            )

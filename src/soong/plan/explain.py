@@ -1,0 +1,131 @@
+"""The arithmetic of one candidate, line by line: each formula with its figures, and where each number came from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from soong import units
+from soong.memory.kv_cache import layer_kinds, resolve_kv_dtype
+from soong.memory.rule_of_thumb import HEADROOM_FACTOR
+from soong.memory.weights import weights_per_gpu
+from soong.plan.planner import served_model, settings_for
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from soong.memory.footprint import Footprint
+    from soong.memory.kv_cache import LayerKind
+    from soong.plan.plan import Candidate, Plan
+
+BASIS = {
+    "headers": "the headers of its safetensors or GGUF files",
+    "config": "the shapes that its config.json implies",
+    "rule-of-thumb": "its parameter count alone",
+}
+
+
+def explain(plan: Plan, candidate: Candidate) -> Iterator[str]:
+    """Lines of text for `soong plan --explain`."""
+    offer = candidate.offer
+    where = f" ({offer.instance_type}, {offer.cloud})" if offer else ""
+    yield f"{plan.model.id} on {candidate.gpu_count}x {candidate.gpu.name}{where}, {candidate.verdict}"
+    yield f"Rules: {plan.settings.name} {plan.settings.version}. The GPU: {candidate.gpu.source} ({candidate.gpu.as_of})."
+    yield ""
+    if candidate.footprint is None:
+        yield from _rule_of_thumb(plan)
+        return
+    yield from _weights(plan, candidate)
+    yield from _kv_cache(plan, candidate)
+    yield from _rest(candidate.footprint)
+    yield from _sum(candidate.footprint)
+    yield ""
+    yield from _rule_of_thumb(plan)
+
+
+def _weights(plan: Plan, candidate: Candidate) -> Iterator[str]:
+    """Bytes of each part on one GPU."""
+    served = served_model(plan.model)
+    if served is None or candidate.footprint is None:
+        return
+    settings = settings_for(plan.request, candidate.tensor_parallel)
+    share = weights_per_gpu(
+        served.architecture,
+        served.quantization,
+        tensor_parallel=candidate.tensor_parallel,
+        engine=settings.name,
+        engine_version=settings.version,
+        compute_capability=candidate.gpu.compute_capability,
+        pipeline_parallel=settings.pipeline_parallel,
+    )
+    yield f"Weights per GPU, from {BASIS[plan.model.weights_basis]}; tensor parallel {candidate.tensor_parallel}:"
+    parameters = plan.model.parameters
+    if parameters and plan.model.weights_bytes:
+        each = plan.model.weights_bytes / parameters
+        yield f"  checkpoint: {parameters:,} parameters in {plan.model.weights_bytes:,} bytes ({each:.3f} bytes each)"
+    for part, size in sorted(share.parts.items(), key=lambda pair: -pair[1]):
+        if size:
+            yield _line(part, size)
+    yield _line("weights", candidate.footprint.weights_bytes, "= the sum on one GPU")
+    yield ""
+
+
+def _kv_cache(plan: Plan, candidate: Candidate) -> Iterator[str]:
+    """Each kind of cache layer with its bytes, then the pool."""
+    served, footprint = served_model(plan.model), candidate.footprint
+    if served is None or footprint is None:
+        return
+    dtype = resolve_kv_dtype(plan.workload.kv_dtype, served.kv_dtype, served.architecture.dtype)
+    yield f"KV cache per GPU, kept in {dtype}:"
+    for kind in layer_kinds(served.architecture, tensor_parallel=candidate.tensor_parallel, kv_dtype=dtype):
+        yield f"  {describe_kind(kind)}"
+    if footprint.kv_bytes_per_token:
+        yield _line("one more token", footprint.kv_bytes_per_token, "over all layers that grow")
+    if footprint.state_bytes_per_sequence:
+        yield _line("one sequence", footprint.state_bytes_per_sequence, "recurrent state and full windows, once")
+    tokens, many = plan.workload.context_tokens, plan.workload.sequences
+    yield _line("the workload", footprint.workload_kv_bytes, f"= {many} × {tokens:,} tokens, by the engine's own blocks")
+    if footprint.kv_pool_tokens is not None:
+        yield _line("the engine's pool", footprint.kv_pool_bytes, f"it will report {footprint.kv_pool_tokens:,} tokens")
+    yield ""
+
+
+def describe_kind(kind: LayerKind) -> str:
+    """`32 full layers × 4,096 bytes a token = 131,072`, and the like for windows and states."""
+    if kind.state_bytes:
+        total = kind.layers * kind.state_bytes
+        return f"{kind.layers} {kind.state_kind or 'state'} layers × {kind.state_bytes:,} bytes a sequence = {total:,}"
+    total = kind.layers * kind.token_bytes
+    line = f"{kind.layers} {kind.name} layers × {kind.token_bytes:,} bytes a token = {total:,}"
+    if kind.ratio > 1:
+        line += f", one entry for every {kind.ratio} tokens"
+    if kind.window:
+        line += f", window {kind.window:,} tokens"
+    return line
+
+
+def _rest(footprint: Footprint) -> Iterator[str]:
+    yield "Beside them:"
+    yield _line("activations", footprint.activations_bytes, "the peak of the engine's own profile run")
+    yield _line("CUDA graphs", footprint.cuda_graphs_bytes)
+    yield _line("runtime", footprint.runtime_bytes, "CUDA context, communication buffers, library workspaces")
+    yield ""
+
+
+def _sum(footprint: Footprint) -> Iterator[str]:
+    headroom = footprint.need_bytes * HEADROOM_FACTOR
+    yield "Need = weights + workload's KV + activations + graphs + runtime:"
+    yield _line("need", footprint.need_bytes)
+    yield _line("with 10% headroom", round(headroom), f"against {units.format_gib(footprint.total_bytes, 2)} that the driver reports")
+    yield _line("uncertainty", footprint.uncertainty_bytes, "how far the free figure may be off, from the measured error")
+
+
+def _line(name: str, size_bytes: int, note: str = "") -> str:
+    return f"  {name:<18} {size_bytes:>18,} bytes  {units.format_gib(size_bytes, 2):>11}  {note}".rstrip()
+
+
+def _rule_of_thumb(plan: Plan) -> Iterator[str]:
+    rule = plan.rule_of_thumb
+    yield (
+        f"Rule of thumb: {rule.weights_gb:.1f} weights + {rule.kv_cache_gb:.1f} KV cache + {rule.overhead_gb:.1f} overhead"
+        f" + {rule.activations_gb:.1f} activations = {rule.total_gb:.1f} GB, × 1.1 = {rule.with_headroom_gb:.1f} GB"
+    )

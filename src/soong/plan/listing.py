@@ -1,0 +1,149 @@
+"""The catalogue as a person meets it: each model with its exact memory, its cheapest GPU and its texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from soong.errors import NotFoundError
+from soong.gpus.catalogue import all_gpus
+from soong.memory.rule_of_thumb import HEADROOM_FACTOR
+from soong.models.catalogue import all_models, find_model, search_models
+from soong.plan.planner import make_plan
+from soong.plan.request import Request
+
+if TYPE_CHECKING:
+    from soong.models.model import Model
+    from soong.plan.plan import Candidate, Plan
+
+COMPARED_BY_DEFAULT = (
+    "deepseek-r1-70b",
+    "qwen2.5-coder-32b",
+    "qwen2.5-coder-32b-int4",
+    "llama-3.1-70b",
+    "llama-3.1-8b",
+)
+"""The five models that the specification's page compares."""
+
+GB = 10**9
+
+
+class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A row of `soong models`.
+
+    vram_bytes: what one sequence of the default context needs in all, on the recommended machine's GPUs together.
+    basis: how the weights are known: headers, config, or rule-of-thumb.
+    min_gpu: the recommended machine in words; None when nothing for rent holds the model.
+    """
+
+    id: str
+    name: str
+    parameters: int
+    quantization: str
+    context_tokens: int
+    vram_bytes: int
+    basis: str
+    min_gpu: str | None
+    instance_type: str | None
+    usd_per_hour: float | None
+    price_as_of: str | None
+    custom: bool
+
+
+class Described(msgspec.Struct, frozen=True):
+    """A model with its plan; `model` is None for one that is not in the catalogue."""
+
+    model: Model | None
+    plan: Plan
+
+
+def list_models(
+    *, task: str | None = None, search: str | None = None, most_bytes: int | None = None
+) -> tuple[ListedModel, ...]:
+    """The catalogue, smallest need first.
+
+    Args:
+        task: only models good for it. search: only models whose text has it.
+        most_bytes: only models that one GPU of this size holds with the headroom.
+
+    Raises:
+        NotFoundError: no such task.
+    """
+    models = search_models(search) if search else all_models()
+    if task is not None:
+        models = _for_task(models, task)
+    rows = [listed(model) for model in models]
+    if most_bytes is not None:
+        rows = [row for row in rows if row.vram_bytes * HEADROOM_FACTOR <= most_bytes]
+    return tuple(sorted(rows, key=lambda row: (row.vram_bytes, row.id)))
+
+
+def _for_task(models: tuple[Model, ...], task: str) -> tuple[Model, ...]:
+    known = sorted({word for model in all_models() for word in model.tasks})
+    if task not in known:
+        from difflib import get_close_matches
+
+        near = get_close_matches(task, known, n=1)
+        hint = f"did you mean `{near[0]}`?" if near else f"known tasks: {', '.join(known)}"
+        raise NotFoundError(f"no model is listed for a task `{task}`", hints=(hint,))
+    return tuple(model for model in models if task in model.tasks)
+
+
+def listed(model: Model) -> ListedModel:
+    """The row of one model."""
+    plan = make_plan(Request(model=model.id), allow_network=False, first_fit_only=True)
+    chosen = plan.chosen
+    shown = chosen or _nearest(plan)
+    offer = chosen.offer if chosen else None
+    return ListedModel(
+        id=model.id,
+        name=model.name,
+        parameters=model.parameters,
+        quantization=plan.model.quantization_label,
+        context_tokens=plan.workload.context_tokens,
+        vram_bytes=total_need_bytes(plan, shown),
+        basis=plan.model.weights_basis,
+        min_gpu=machine_name(chosen) if chosen else None,
+        instance_type=offer.instance_type if offer else None,
+        usd_per_hour=offer.usd_per_hour if offer else None,
+        price_as_of=offer.as_of if offer else None,
+        custom=model.custom,
+    )
+
+
+def _nearest(plan: Plan) -> Candidate | None:
+    """The candidate that comes nearest to holding a model that nothing holds: the one with most memory."""
+    return max(plan.candidates, key=lambda candidate: candidate.gpu.memory_bytes * candidate.gpu_count, default=None)
+
+
+def total_need_bytes(plan: Plan, candidate: Candidate | None) -> int:
+    """What the workload needs on all GPUs together; by the rule of thumb where the architecture is not known."""
+    if candidate is None or candidate.footprint is None:
+        return round(plan.rule_of_thumb.total_gb * GB)
+    return candidate.footprint.need_bytes * candidate.tensor_parallel * plan.request.pipeline_parallel
+
+
+def machine_name(candidate: Candidate) -> str:
+    """`1x A6000 (48 GB)`: as the list and the page say it."""
+    return f"{candidate.gpu_count}x {candidate.gpu.name} ({candidate.gpu.label_gb} GB)"
+
+
+def describe(word: str) -> Described:
+    """A model of the catalogue or any other that `soong plan` takes, with its plan.
+
+    Raises:
+        NotFoundError, RemoteError, CredentialError, ConfigError: as `soong.models.resolve.resolve`.
+    """
+    plan = make_plan(Request(model=word))
+    try:
+        model: Model | None = find_model(word)
+    except NotFoundError:
+        model = None
+    return Described(model, plan)
+
+
+def minimum_label_gb(with_headroom_gb: float) -> int | None:
+    """The smallest memory size, in the shops' gigabytes, of any known GPU that holds a rule-of-thumb need."""
+    sizes = sorted({gpu.label_gb for gpu in all_gpus()})
+    return next((size for size in sizes if with_headroom_gb <= size), None)

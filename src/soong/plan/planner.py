@@ -1,0 +1,267 @@
+"""From a request to a plan: pair the model with every machine that is asked for, judge each, choose the cheapest.
+
+The work is plain arithmetic over frozen values; whatever is the same for many requests (reading a model, sharding
+it) is remembered by the stations that do it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+from soong.errors import NotFoundError, UsageError
+from soong.gpus.catalogue import all_gpus, find_gpu
+from soong.memory import engines
+from soong.memory.footprint import EngineSettings, ServedModel, Workload
+from soong.memory.rule_of_thumb import RuleOfThumb, rule_of_thumb
+from soong.memory.weights import tensor_parallel_problem
+from soong.models.resolve import ResolvedModel, resolve
+from soong.offers.snapshot import packaged_offers
+from soong.plan.plan import Candidate, LeftOut, Plan
+from soong.plan.verdict import judge, judge_by_rule_of_thumb
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from soong.gpus.gpu import Gpu
+    from soong.offers.offer import Offer
+    from soong.plan.request import Request
+
+DEFAULT_CONTEXT_TOKENS = 8192
+"""The specification: "8K context: most tasks (99% of code files)"."""
+
+
+class Machine(NamedTuple):
+    """GPUs side by side, and the offer they come with."""
+
+    gpu: Gpu
+    gpu_count: int
+    offer: Offer | None
+
+
+def make_plan(
+    request: Request,
+    *,
+    offers: Sequence[Offer] | None = None,
+    allow_network: bool = True,
+    first_fit_only: bool = False,
+) -> Plan:
+    """The plan for one request.
+
+    Args:
+        request: the question.
+        offers: machines for rent; the packaged, dated list where none is given.
+        allow_network: whether an unknown Hugging Face id may be asked of the Hub.
+        first_fit_only: judge no machine dearer than the recommended one; for lists, where only that one is shown.
+
+    Raises:
+        NotFoundError: no such model, GPU or cloud. UsageError: the options contradict each other.
+        RemoteError, CredentialError: the Hub's.
+    """
+    model = resolve(request.model, quantization=request.quantization, allow_network=allow_network)
+    offers = packaged_offers() if offers is None else offers
+    workload = Workload(
+        context_tokens=request.context_tokens or default_context(model),
+        sequences=request.sequences,
+        kv_dtype=request.kv_dtype,
+    )
+    estimate = rule_of_thumb(model.parameters, model.bits_label, workload.context_tokens)
+    machines, left_out = _machines(request, offers)
+    served = served_model(model)
+    candidates: list[Candidate] = []
+    for machine in machines:
+        candidates.append(_candidate(model, served, estimate, machine, workload, request))
+        if first_fit_only and candidates[-1].verdict == "fits":
+            break
+    return Plan(
+        request=request,
+        model=model,
+        workload=workload,
+        settings=settings_for(request, request.tensor_parallel or 1),
+        rule_of_thumb=estimate,
+        candidates=tuple(candidates),
+        left_out=left_out,
+        choice=_cheapest_that_fits(candidates),
+    )
+
+
+def default_context(model: ResolvedModel) -> int:
+    """The context planned for when none is asked: the catalogue's, else 8K, never beyond the model's own limit."""
+    wanted = model.default_context_tokens or DEFAULT_CONTEXT_TOKENS
+    return min(wanted, model.context_limit_tokens or wanted)
+
+
+def served_model(model: ResolvedModel) -> ServedModel | None:
+    """The model as `soong.memory` takes it; None when only its size is known."""
+    if model.architecture is None:
+        return None
+    return ServedModel(
+        key=model.key,
+        architecture=model.architecture,
+        quantization=model.quantization,
+        weights_bytes=model.weights_bytes,
+        weights_basis=model.weights_basis,
+    )
+
+
+def settings_for(request: Request, tensor_parallel: int) -> EngineSettings:
+    """The engine's flags for one way to split the model."""
+    return EngineSettings(
+        name=request.engine,
+        version=request.engine_version or engines.default_version(request.engine),
+        memory_fraction=request.memory_fraction,
+        kv_cache_memory_bytes=request.kv_cache_memory_bytes,
+        tensor_parallel=tensor_parallel,
+        pipeline_parallel=request.pipeline_parallel,
+        enforce_eager=request.enforce_eager,
+        max_num_batched_tokens=request.max_num_batched_tokens,
+        max_num_seqs=request.max_num_seqs,
+    )
+
+
+def _machines(request: Request, offers: Sequence[Offer]) -> tuple[tuple[Machine, ...], tuple[LeftOut, ...]]:
+    if request.gpu is not None or request.gpu_memory_bytes is not None:
+        return (_named_machine(request, offers),), ()
+    wanted = [offer for offer in offers if _is_asked_for(offer, request)]
+    if not wanted and (request.cloud or request.region):
+        _refuse_place(request, offers)
+    gpus = {gpu.id: gpu for gpu in all_gpus()}
+    machines = [Machine(gpus[offer.gpu], offer.gpu_count, offer) for offer in wanted if offer.gpu in gpus]
+    machines.sort(key=lambda machine: (machine.offer.usd_per_hour if machine.offer else 0.0, machine.gpu_count))
+    return tuple(machines), tuple(_without_row(offers, wanted, request))
+
+
+def _is_asked_for(offer: Offer, request: Request) -> bool:
+    return (
+        (request.cloud is None or offer.cloud == request.cloud)
+        and (request.region is None or offer.region in {None, request.region})
+        and (request.gpu_count is None or offer.gpu_count == request.gpu_count)
+        and (request.max_usd_per_hour is None or offer.usd_per_hour <= request.max_usd_per_hour)
+        and (request.tensor_parallel is None or request.tensor_parallel * request.pipeline_parallel <= offer.gpu_count)
+    )
+
+
+def _refuse_place(request: Request, offers: Sequence[Offer]) -> None:
+    clouds = sorted({offer.cloud for offer in offers})
+    if request.cloud is not None and request.cloud not in clouds:
+        raise NotFoundError(
+            f"no prices of a cloud `{request.cloud}`", hints=(f"known clouds: {', '.join(clouds)}", "soong offers")
+        )
+
+
+def _without_row(offers: Sequence[Offer], wanted: Sequence[Offer], request: Request) -> Iterator[LeftOut]:
+    """The GPUs that no candidate stands for, each with the reason."""
+    priced = {offer.gpu for offer in offers}
+    shown = {offer.gpu for offer in wanted}
+    for gpu in all_gpus():
+        if gpu.id not in priced:
+            yield LeftOut(gpu.id, "no price")
+        elif gpu.id not in shown:
+            yield LeftOut(gpu.id, _why_filtered(request))
+
+
+def _why_filtered(request: Request) -> str:
+    if request.max_usd_per_hour is not None:
+        return f"dearer than ${request.max_usd_per_hour:.2f}/hour, or left out by another option"
+    return "left out by the options given"
+
+
+def _named_machine(request: Request, offers: Sequence[Offer]) -> Machine:
+    """The one machine that `--gpu` or `--gpu-memory` names."""
+    parts = request.tensor_parallel or 1
+    offer = next((offer for offer in offers if offer.instance_type == request.gpu), None)
+    if offer is not None:
+        gpu = find_gpu(offer.gpu)
+        count = request.gpu_count or offer.gpu_count
+    else:
+        gpu = _gpu_of(request)
+        count = request.gpu_count or parts * request.pipeline_parallel
+        offer = _cheapest_offer(offers, gpu.id, count, request)
+    if request.gpu_memory_bytes is not None:
+        gpu = engines.resized(gpu, request.gpu_memory_bytes)
+        offer = None
+    if parts * request.pipeline_parallel > count:
+        raise UsageError(
+            f"`--tensor-parallel` {parts} × `--pipeline-parallel` {request.pipeline_parallel} needs more than {count} GPUs",
+            hints=(f"--gpu-count {parts * request.pipeline_parallel}",),
+        )
+    return Machine(gpu, count, offer if offer is not None and offer.gpu_count == count else None)
+
+
+def _gpu_of(request: Request) -> Gpu:
+    try:
+        return find_gpu(request.gpu or "")
+    except NotFoundError:
+        if request.gpu_memory_bytes is None:
+            raise
+        return engines.unknown_gpu(request.gpu or "gpu", request.gpu_memory_bytes)
+
+
+def _cheapest_offer(offers: Sequence[Offer], gpu: str, count: int, request: Request) -> Offer | None:
+    fitting = [
+        offer
+        for offer in offers
+        if offer.gpu == gpu and offer.gpu_count == count and request.cloud in {None, offer.cloud}
+    ]
+    return min(fitting, key=lambda offer: offer.usd_per_hour, default=None)
+
+
+def _candidate(
+    model: ResolvedModel,
+    served: ServedModel | None,
+    estimate: RuleOfThumb,
+    machine: Machine,
+    workload: Workload,
+    request: Request,
+) -> Candidate:
+    gpu, count, offer = machine
+    if served is None:
+        verdict, reasons = judge_by_rule_of_thumb(estimate, gpu, count)
+        return Candidate(
+            gpu=gpu,
+            gpu_count=count,
+            tensor_parallel=count,
+            verdict=verdict,
+            reasons=reasons,
+            footprint=None,
+            offer=offer,
+            engine_argv=(),
+        )
+    parallel, note = _tensor_parallel(served, count, request)
+    settings = settings_for(request, parallel)
+    problem = engines.unsupported(served, gpu, settings)
+    footprint = engines.footprint(served, gpu, workload, settings)
+    if problem is None and parallel == 0:
+        problem = note
+    verdict, reasons = ("unsupported", (problem,)) if problem else judge(footprint)
+    argv = engines.launch_argv(model.serve_from, workload, settings, footprint) if verdict in _STARTS else ()
+    return Candidate(
+        gpu=gpu,
+        gpu_count=count,
+        tensor_parallel=parallel,
+        verdict=verdict,  # type: ignore[arg-type]
+        reasons=(*reasons, *((note,) if note and not problem else ())),
+        footprint=footprint,
+        offer=offer,
+        engine_argv=argv,
+    )
+
+
+_STARTS = {"fits", "tight"}
+
+
+def _tensor_parallel(served: ServedModel, count: int, request: Request) -> tuple[int, str]:
+    """How many GPUs share each layer, and a note where that is not all of them."""
+    if request.tensor_parallel is not None:
+        problem = tensor_parallel_problem(served.architecture, request.tensor_parallel)
+        return request.tensor_parallel, problem or ""
+    most = max(1, count // request.pipeline_parallel)
+    for parts in range(most, 0, -1):
+        if tensor_parallel_problem(served.architecture, parts) is None:
+            note = "" if parts == most else f"tensor parallel {parts}: the model's heads do not divide by {most}"
+            return parts, note
+    return 1, ""
+
+
+def _cheapest_that_fits(candidates: Sequence[Candidate]) -> int | None:
+    """The first that fits: candidates stand in order of price."""
+    return next((index for index, candidate in enumerate(candidates) if candidate.verdict == "fits"), None)

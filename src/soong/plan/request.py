@@ -1,0 +1,202 @@
+"""What is asked of the planner: the options of `soong plan`, and one line of `soong plan --batch`, as one value.
+
+Both roads come through `read_request`, so a flag and a JSON key mean the same and are refused in the same words.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import msgspec
+
+from soong import units
+from soong.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+ENGINES = ("sglang", "vllm", "llama.cpp")
+KV_DTYPES = ("auto", "bfloat16", "float16", "fp8")
+MOST_GPUS = 1024
+MOST_SEQUENCES = 1 << 20
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """One question to the planner. None means: not said, the default decides.
+
+    Attributes:
+        model: catalogue id, Hugging Face id, folder, config.json or .gguf file.
+        quantization: which of the catalogue's formats, or the stated one of a model without files.
+        context_tokens, sequences, kv_dtype: the workload.
+        engine, engine_version, memory_fraction, kv_cache_memory_bytes, enforce_eager, max_num_seqs,
+        max_num_batched_tokens: the engine and its flags.
+        gpu, gpu_memory_bytes, gpu_count, tensor_parallel, pipeline_parallel: the machine.
+        cloud, region, max_usd_per_hour: which offers to look at. hours: for the cost line.
+    """
+
+    model: str
+    quantization: str | None = None
+    context_tokens: int | None = None
+    sequences: int = 1
+    kv_dtype: str = "auto"
+    engine: str = "sglang"
+    engine_version: str | None = None
+    memory_fraction: float | None = None
+    kv_cache_memory_bytes: int | None = None
+    enforce_eager: bool = False
+    max_num_seqs: int | None = None
+    max_num_batched_tokens: int | None = None
+    gpu: str | None = None
+    gpu_memory_bytes: int | None = None
+    gpu_count: int | None = None
+    tensor_parallel: int | None = None
+    pipeline_parallel: int = 1
+    cloud: str | None = None
+    region: str | None = None
+    max_usd_per_hour: float | None = None
+    hours: float | None = None
+
+
+def read_request(options: Mapping[str, Any]) -> Request:
+    """The request that `options` spell, by option name with underscores for dashes; None values are not said.
+
+    Numbers are in base units (bytes, tokens, dollars, hours) or strings with units ("79.19GiB", "32k").
+
+    Raises:
+        UsageError: a key is unknown, `model` is missing, or a value makes no sense.
+    """
+    fields: dict[str, Any] = {}
+    for key, value in options.items():
+        reader = _READERS.get(key)
+        if reader is None:
+            _refuse_key(key)
+        if value is not None:
+            field, read = reader
+            fields[field] = read(key, value)
+    if not fields.get("model"):
+        raise UsageError("a plan needs a `model`", hints=("soong plan llama-3.1-8b", "soong models"))
+    return Request(**fields)
+
+
+def _refuse_key(key: str) -> NoReturn:
+    from difflib import get_close_matches
+
+    near = get_close_matches(str(key), list(_READERS), n=1)
+    hint = f"did you mean `{near[0]}`?" if near else "known keys: " + ", ".join(_READERS)
+    raise UsageError(f"unknown key `{str(key)[:60]}`", hints=(hint,))
+
+
+def _text(key: str, value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(f"`{key}` must be text, not {_shown(value)}")
+    return value.strip()
+
+
+def _flag(key: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise UsageError(f"`{key}` must be true or false, not {_shown(value)}")
+    return value
+
+
+def _tokens(key: str, value: object) -> int:
+    return units.parse_tokens(_quantity(key, value), what=_option(key))
+
+
+def _bytes(key: str, value: object) -> int:
+    return units.parse_bytes(_quantity(key, value), what=_option(key))
+
+
+def _usd(key: str, value: object) -> float:
+    return units.parse_usd(_quantity(key, value), what=_option(key))
+
+
+def _hours(key: str, value: object) -> float:
+    return units.parse_hours(_quantity(key, value), what=_option(key))
+
+
+def _quantity(key: str, value: object) -> str | int | float:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise UsageError(f"`{key}` must be a number or text with a unit, not {_shown(value)}")
+    return value
+
+
+def _count(most: int) -> Callable[[str, object], int]:
+    def read(key: str, value: object) -> int:
+        if isinstance(value, str) and value.strip().isdecimal() and len(value) < 16:
+            value = int(value)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+            raise UsageError(f"{_option(key)} must be a whole number from 1 to {most:,}, not {_shown(value)}")
+        return value
+
+    return read
+
+
+def _fraction(key: str, value: object) -> float:
+    try:
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = -1.0
+    if isinstance(value, bool) or not 0 < number <= 1:
+        raise UsageError(f"{_option(key)} must lie between 0 and 1, not {_shown(value)}", hints=("for example 0.9",))
+    return number
+
+
+def _choice(known: tuple[str, ...]) -> Callable[[str, object], str]:
+    def read(key: str, value: object) -> str:
+        word = _text(key, value).lower()
+        if word not in known:
+            raise UsageError(f"{_option(key)} must be one of {', '.join(known)}, not {_shown(value)}")
+        return word
+
+    return read
+
+
+def _kv_dtype(key: str, value: object) -> str:
+    word = _text(key, value).lower()
+    return _choice(KV_DTYPES)(key, KV_DTYPE_NAMES.get(word, word))
+
+
+KV_DTYPE_NAMES = {
+    "bf16": "bfloat16",
+    "fp16": "float16",
+    "half": "float16",
+    "fp8_e4m3": "fp8",
+    "fp8_e5m2": "fp8",
+    "fp8_inc": "fp8",
+}
+"""Other words that engines accept for the same cache types."""
+
+
+def _option(key: str) -> str:
+    return f"`--{key.replace('_', '-')}`"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+_READERS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
+    "model": ("model", _text),
+    "quantization": ("quantization", _text),
+    "context": ("context_tokens", _tokens),
+    "sequences": ("sequences", _count(MOST_SEQUENCES)),
+    "kv_dtype": ("kv_dtype", _kv_dtype),
+    "engine": ("engine", _choice(ENGINES)),
+    "engine_version": ("engine_version", _text),
+    "memory_fraction": ("memory_fraction", _fraction),
+    "kv_cache_memory": ("kv_cache_memory_bytes", _bytes),
+    "enforce_eager": ("enforce_eager", _flag),
+    "max_num_seqs": ("max_num_seqs", _count(MOST_SEQUENCES)),
+    "max_num_batched_tokens": ("max_num_batched_tokens", _tokens),
+    "gpu": ("gpu", _text),
+    "gpu_memory": ("gpu_memory_bytes", _bytes),
+    "gpu_count": ("gpu_count", _count(MOST_GPUS)),
+    "tensor_parallel": ("tensor_parallel", _count(MOST_GPUS)),
+    "pipeline_parallel": ("pipeline_parallel", _count(MOST_GPUS)),
+    "cloud": ("cloud", _text),
+    "region": ("region", _text),
+    "max_price": ("max_usd_per_hour", _usd),
+    "hours": ("hours", _hours),
+}
+"""Option name to the request's field and the reader of its value."""
