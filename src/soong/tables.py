@@ -50,16 +50,13 @@ def packaged_document(subject: str, document_type: type[Document]) -> Document:
 def rows(subject: str, row_type: type[Row]) -> tuple[Row, ...]:
     """The packaged rows with the user's laid over: same key, user's row in its place; new keys at the end.
 
+    The same tuple comes back until the user's file changes.
+
     Raises:
         ConfigError: the user's table cannot be read; names file, row and field.
     """
-    own = user_rows(subject, row_type)
-    if not own:
-        return packaged(subject, row_type)
-    key = _key_of(subject)
-    laid = {key(row): row for row in packaged(subject, row_type)}
-    laid.update({key(row): row for row in own})
-    return tuple(laid.values())
+    found = _user_file(subject)
+    return packaged(subject, row_type) if found is None else _laid_rows(subject, row_type, *found)
 
 
 def user_rows(subject: str, row_type: type[Row]) -> tuple[Row, ...]:
@@ -68,18 +65,33 @@ def user_rows(subject: str, row_type: type[Row]) -> tuple[Row, ...]:
     Raises:
         ConfigError: the table cannot be read; names file, row and field.
     """
+    found = _user_file(subject)
+    return () if found is None else _user_rows(subject, row_type, *found)
+
+
+def _user_file(subject: str) -> tuple[str, int, int] | None:
+    """The user's table with its time and size, which tell one state of it from another; None when there is none."""
     path = paths.config_file(f"{subject}.toml")
     try:
         stat = os.stat(path)  # noqa: PTH116 - one call, no import
     except (OSError, ValueError):
-        return ()
-    return _user_rows(subject, row_type, path, stat.st_mtime_ns, stat.st_size)
+        return None
+    return path, stat.st_mtime_ns, stat.st_size
+
+
+@cache
+def _laid_rows(subject: str, row_type: type[Row], path: str, changed_ns: int, size: int) -> tuple[Row, ...]:
+    key = _key_of(subject)
+    laid = {key(row): row for row in packaged(subject, row_type)}
+    laid.update({key(row): row for row in _user_rows(subject, row_type, path, changed_ns, size)})
+    return tuple(laid.values())
 
 
 @cache
 def _user_rows(subject: str, row_type: type[Row], path: str, _changed_ns: int, _size: int) -> tuple[Row, ...]:
-    """`user_rows`, once for each state of the file."""
-    return tuple(typed_row(subject, row_type, raw, path, place) for place, raw in enumerate(raw_rows(subject, path), 1))
+    return tuple(
+        typed_row(subject, row_type, raw, path, place) for place, raw in enumerate(raw_rows(subject, path), 1)
+    )
 
 
 def raw_rows(subject: str, path: str) -> list[Mapping[str, Any]]:

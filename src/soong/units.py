@@ -61,7 +61,11 @@ def parse_bytes(text: str | float, *, what: str = "size") -> Bytes:
     number, unit = _split(text, what, BYTES_FORMS)
     factor = _BYTE_UNITS.get(unit.lower())
     if factor is None:
-        hints = (f"say {number:g}{unit.upper()}iB or {number:g}{unit.upper()}B",) if unit.lower() in {*"kmgt"} else ()
+        hints = (
+            (f"say {number:g}{unit.upper()}iB or {number:g}{unit.upper()}B",)
+            if unit.lower() in {*"kmgt"}
+            else ()
+        )
         raise _refused(text, what, BYTES_FORMS, hints)
     size = number * factor
     if not 1 <= size <= MOST_BYTES or (factor == 1 and number != int(number)):

@@ -58,7 +58,9 @@ def add_row(subject: str, row: Mapping[str, Any], row_type: type[msgspec.Struct]
             present = document[ROW_TABLES[subject]]
         if any(_key(subject, old) == _key(subject, filled) for old in present):
             name = _name(subject, filled)
-            raise UsageError(f"`{name}` is already in {path}", hints=("choose another name, or remove that row first",))
+            raise UsageError(
+                f"`{name}` is already in {path}", hints=("choose another name, or remove that row first",)
+            )
         present.append(tomlkit.item(filled))
 
     _change(subject, path, append)
@@ -151,7 +153,9 @@ def _lock(descriptor: int, path: Path) -> None:
         raise SoongError(
             f"cannot lock {path}",
             why=error.strerror or str(error),
-            hints=(f"move soong's files to a local disk: `export {paths.HOME_VARIABLE}=/path/on/a/local/disk`",),
+            hints=(
+                f"move soong's files to a local disk: `export {paths.HOME_VARIABLE}=/path/on/a/local/disk`",
+            ),
         ) from error
 
 

@@ -48,11 +48,19 @@ def add_model(answers: Answers, *, out: Output, offline: bool) -> None:
         answers = _ask_for_the_rest(answers, out=out)
     row = _row(answers, found)
     _refuse_built_in(row["id"])
+    from soong.models.model import Model
     from soong.user_tables import add_row
 
-    estimate = rule_of_thumb(row["parameters"], row["quantization"], row["context_limit_tokens"])
-    replaced = add_row("models", row)
-    _report(row, estimate, out=out, replaced=replaced)
+    estimate = rule_of_thumb(row["parameters"] / BILLION, _stated(row, found), row["context_limit_tokens"])
+    add_row("models", row, Model)
+    _report(row, estimate, out=out)
+
+
+def _stated(row: dict[str, Any], found: ResolvedModel | None) -> str:
+    """The word for the formula: the typed one, else the one nearest to the repository's own format."""
+    from soong.plan.planner import stated_quantization
+
+    return stated_quantization(found) if found is not None else str(row["quantization"])
 
 
 def _check(answers: Answers) -> None:
@@ -191,17 +199,16 @@ def _models() -> tuple[Any, ...]:
     return all_models()
 
 
-def _report(row: dict[str, Any], estimate: RuleOfThumb, *, out: Output, replaced: bool) -> None:
+def _report(row: dict[str, Any], estimate: RuleOfThumb, *, out: Output) -> None:
     """The specification's three lines, and the exact figures where the files were read."""
     from soong.plan.listing import minimum_label_gb
 
     minimum = minimum_label_gb(estimate.with_headroom_gb)
-    done = "updated" if replaced else "added"
     lines = [
         f"Estimated VRAM: {estimate.total_gb:.1f} GB",
         f"Minimum GPU: {minimum} GB" if minimum else "Minimum GPU: larger than any single GPU",
         "",
-        f"Model '{row['id']}' {done} successfully!",
+        f"Model '{row['id']}' added successfully!",
     ]
     out.answer(
         data=lambda: {"model": row, "rule_of_thumb": estimate, "minimum_gpu_gb": minimum},

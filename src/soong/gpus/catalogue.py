@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-
 from soong.errors import NotFoundError
 from soong.gpus.gpu import Gpu
 from soong.tables import rows
@@ -30,13 +28,29 @@ def find_gpu(word: str) -> Gpu:
         NotFoundError: there is none, or several (`a100`); says which come near.
     """
     gpus = all_gpus()
-    found = _by_name(gpus).get(word) or _by_name(gpus).get(_plain(word))
+    names = _names.of(gpus)
+    found = names.get(word) or names.get(_plain(word))
     if found is None:
         raise _not_found(word, gpus)
     return found
 
 
-@cache
+class _Names:
+    """The index by name of the table it saw last: a batch asks for the same one thousands of times."""
+
+    def __init__(self) -> None:
+        self._gpus: tuple[Gpu, ...] = ()
+        self._index: dict[str, Gpu] = {}
+
+    def of(self, gpus: tuple[Gpu, ...]) -> dict[str, Gpu]:
+        if gpus is not self._gpus:
+            self._gpus, self._index = gpus, _by_name(gpus)
+        return self._index
+
+
+_names = _Names()
+
+
 def _by_name(gpus: tuple[Gpu, ...]) -> dict[str, Gpu]:
     """Every name to its GPU. Ids come last, so that no alias of one row hides another row."""
     names = {_plain(alias): gpu for gpu in gpus for alias in gpu.aliases}
@@ -66,7 +80,7 @@ def _not_found(word: str, gpus: tuple[Gpu, ...]) -> NotFoundError:
             why=", ".join(begun),
             hints=tuple(f"`soong gpus info {near}`" for near in begun[:3]),
         )
-    names = _by_name(gpus)
+    names = _names.of(gpus)
     near = dict.fromkeys(names[name].id for name in get_close_matches(plain, list(names), n=5, cutoff=0.6))
     did_you_mean = tuple(f"did you mean `{gpu_id}`?" for gpu_id in list(near)[:2])
     return NotFoundError(f"there is no GPU `{shown}`", hints=(*did_you_mean, "`soong gpus` lists them"))

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import msgspec
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=120)]
+Day = Annotated[str, msgspec.Meta(min_length=10, max_length=10)]
+Positive = Annotated[int, msgspec.Meta(gt=0, lt=1 << 60)]
+Flops = Annotated[float, msgspec.Meta(gt=0, lt=1e30)]
 
 
 class Gpu(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,19 +32,19 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
         source: where the figures stand. as_of: the day they were read, ISO.
     """
 
-    id: str
-    name: str
-    vendor: str
-    label_gb: int
-    memory_bytes: int
-    bandwidth_bytes_per_second: int
-    dense_flops: dict[str, float]
-    compute_capability: tuple[int, int] | None
+    id: Name
+    name: Name
+    vendor: Literal["nvidia", "amd"]
+    label_gb: Positive
+    memory_bytes: Positive
+    bandwidth_bytes_per_second: Positive
+    dense_flops: dict[str, Flops]
+    compute_capability: tuple[int, int] | None = None
     native_formats: tuple[str, ...]
     interconnect: str
-    interconnect_bytes_per_second: int | None = None
-    cpu_architecture: str = "x86_64"
+    interconnect_bytes_per_second: Positive | None = None
+    cpu_architecture: Literal["x86_64", "arm64"] = "x86_64"
     unified_memory: bool = False
     aliases: tuple[str, ...] = ()
     source: str
-    as_of: str
+    as_of: Day

@@ -1,9 +1,10 @@
 """The bytes of weights that one GPU holds once an engine has loaded a model.
 
-Tensor parallelism divides most matrices, but not evenly: the vocabulary is padded, key and value heads are repeated
-once the GPUs outnumber them, norms and routers stand whole on every GPU. Kernels keep packed numbers in layouts of
-their own, with scales widened or padded. Sources, unless a line says otherwise: vLLM 0.33 `layers/linear.py`,
-`layers/vocab_parallel_embedding.py`, `layers/quantization/`, `layers/fused_moe/oracle/`; SGLang 0.5 has the same rules.
+Tensor parallelism divides most matrices, but not evenly: the vocabulary is padded, key and value heads are
+repeated once the GPUs outnumber them, norms and routers stand whole on every GPU. Kernels keep packed numbers in
+layouts of their own, with scales widened or padded. Sources, unless a line says otherwise: vLLM 0.33
+`layers/linear.py`, `layers/vocab_parallel_embedding.py`, `layers/quantization/`, `layers/fused_moe/oracle/`;
+SGLang 0.5 has the same rules.
 """
 
 from __future__ import annotations
@@ -13,24 +14,27 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from soong.models.architecture import AttentionCache, LatentCache, Part
-from soong.models.quantization.formats import ceil_div, groups, numbers_bytes
+from soong.models.quantization.formats import BNB_BLOCK, MX_GROUP, ceil_div, groups, numbers_bytes
 from soong.models.quantization.quantization import matrix_sides
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from soong.models.architecture import Architecture, Weight
     from soong.models.quantization import Format, Quantization
+    from soong.models.quantization.formats import Kind
 
 VOCABULARY_PADDING = 64
 """vLLM `vocab_parallel_embedding.py` DEFAULT_VOCAB_PADDING_SIZE; SGLang the same."""
 
 CACHE_SCALES_BYTES = 4 * 4
-"""Four float32 scales (query, key, value, probability) that vLLM keeps in each attention layer: `layers/attention`."""
+"""Four float32 scales (query, key, value, probability) of each attention layer: vLLM `layers/attention`."""
 
 ABSORBED_COPY_SINCE = (0, 32)
-"""From this version vLLM keeps the absorbed 16-bit MLA matrices as copies; 0.19's logs show views of `kv_b_proj`."""
+"""From this version vLLM copies the absorbed 16-bit MLA matrices; logs of 0.19 show views of `kv_b_proj`."""
 
 TRITON_MXFP4_SINCE = (0, 32)
-"""From this version Hopper runs MXFP4 experts in Triton with 64-aligned sizes: `fused_moe/oracle/mxfp4.py`."""
+"""From this version Hopper runs MXFP4 experts in Triton, aligned to 64: `fused_moe/oracle/mxfp4.py`."""
 
 HOPPER, BLACKWELL = (9, 0), (10, 0)
 
@@ -38,7 +42,8 @@ HOPPER, BLACKWELL = (9, 0), (10, 0)
 class WeightShare(msgspec.Struct, frozen=True, kw_only=True):
     """The weights of one GPU, the fullest where pipeline stages differ.
 
-    total_bytes: all parameters. parts: the same by purpose. buffers_bytes: tables beside them (rotary positions).
+    total_bytes: all parameters. parts: the same by purpose.
+    buffers_bytes: tables beside them (rotary positions).
     notes: what makes this more than an even share, for people.
     """
 
@@ -75,10 +80,13 @@ def weights_per_gpu(
     """The weights of one GPU after loading.
 
     Args:
-        architecture: the model. quantization: how its repository stores it.
-        tensor_parallel, pipeline_parallel: GPUs a layer is divided among, and stages the layers are divided into.
-        engine, engine_version: whose rules, such as "vllm" and "0.33.0".
+        architecture: the model.
+        quantization: how its repository stores it.
+        tensor_parallel: GPUs that each layer is divided among.
+        engine: whose rules, "vllm" or "sglang".
+        engine_version: such as "0.33.0".
         compute_capability: of the GPU, (9, 0) for an H100; Hopper is assumed where it is not known.
+        pipeline_parallel: stages that the layers are divided into.
     """
     rank = _Rank(tensor_parallel, engine, _version(engine_version), compute_capability or HOPPER)
     if pipeline_parallel > 1:
@@ -87,7 +95,7 @@ def weights_per_gpu(
 
 
 def _version(text: str) -> tuple[int, ...]:
-    digits = [part for part in text.split("+")[0].split(".")[:2] if part.isdigit()]
+    digits = [part for part in text.partition("+")[0].split(".")[:2] if part.isdigit()]
     return tuple(map(int, digits)) if len(digits) == 2 else (999,)
 
 
@@ -110,12 +118,14 @@ def _share(
 
 
 def _cache_scale_bytes(architecture: Architecture) -> int:
-    layers = (cache.layers for cache in architecture.caches if isinstance(cache, AttentionCache | LatentCache))
+    layers = (
+        cache.layers for cache in architecture.caches if isinstance(cache, AttentionCache | LatentCache)
+    )
     return CACHE_SCALES_BYTES * sum(layers)
 
 
 def _absorbed_bytes(weights: tuple[Weight, ...], quantization: Quantization, rank: _Rank) -> int:
-    """Copies of MLA's `kv_b_proj`, split and turned for decoding: vLLM `layers/attention/mla_attention.py`."""
+    """Copies of MLA's `kv_b_proj`, turned for decoding: vLLM `layers/attention/mla_attention.py`."""
     total = 0
     for weight in weights:
         if not weight.path.endswith("kv_b_proj"):
@@ -160,27 +170,42 @@ def _local_sides(weight: Weight, tensor_parallel: int) -> tuple[int, int]:
 
 def _packed_bytes(form: Format, rows: int, columns: int, weight: Weight, rank: _Rank) -> int:
     """One quantised matrix as kernels keep it."""
-    kind = form.kind
     if weight.part == "experts":
         rows, columns = _padded_expert(form, rows, columns, weight.shard, rank)
     numbers = numbers_bytes(form, rows, columns)
-    if kind in {"fp8_channel", "int8_channel"}:
-        return numbers + 4 * rows
-    if kind == "fp8_tensor":
-        return numbers + 4 + 4 * form.static_input
-    if kind == "fp8_block":
-        return numbers + 4 * ceil_div(rows, form.block[0]) * ceil_div(columns, form.block[1])
-    if kind in {"mxfp4", "mxfp8"}:
-        return numbers + rows * ceil_div(columns, 32)
-    if kind == "nvfp4":
-        return numbers + _nvfp4_scales(form, rows, columns, weight, rank)
-    if kind.startswith("bnb"):
-        return numbers + (4 * rows if kind == "bnb_8bit" else 4 * ceil_div(rows * columns, 64))
-    if kind in {"awq", "gptq", "packed"}:
-        return numbers + _integer_scales(form, rows, columns)
-    if kind == "mlx":
-        return numbers + 4 * rows * groups(form, columns)
-    return numbers
+    if form.kind == "nvfp4":
+        tiled = rank.capability >= BLACKWELL and weight.part != "experts"
+        return numbers + _nvfp4_scales(form, rows, columns, tiled=tiled)
+    scales = _SCALES.get(form.kind)
+    return numbers + (scales(form, rows, columns) if scales else 0)
+
+
+def _nvfp4_scales(form: Format, rows: int, columns: int, *, tiled: bool) -> int:
+    """8-bit scales and two float32 numbers; tensor cores read the scales in tiles of 128 rows by 4."""
+    count = groups(form, columns)
+    if tiled:
+        rows, count = _up(rows, 128), _up(count, 4)
+    return rows * count + 4 + 4 * form.static_input
+
+
+def _tensor_scales(form: Format, _rows: int, _columns: int) -> int:
+    return 4 + 4 * form.static_input
+
+
+def _row_scales(_form: Format, rows: int, _columns: int) -> int:
+    return 4 * rows  # float32, whatever the checkpoint has
+
+
+def _block_scales(form: Format, rows: int, columns: int) -> int:
+    return 4 * ceil_div(rows, form.block[0]) * ceil_div(columns, form.block[1])
+
+
+def _exponents(_form: Format, rows: int, columns: int) -> int:
+    return rows * ceil_div(columns, MX_GROUP)
+
+
+def _maxima(_form: Format, rows: int, columns: int) -> int:
+    return 4 * ceil_div(rows * columns, BNB_BLOCK)
 
 
 def _integer_scales(form: Format, rows: int, columns: int) -> int:
@@ -191,16 +216,29 @@ def _integer_scales(form: Format, rows: int, columns: int) -> int:
     return 2 * rows * count + zeros + order
 
 
-def _nvfp4_scales(form: Format, rows: int, columns: int, weight: Weight, rank: _Rank) -> int:
-    """8-bit scales, swizzled into tiles of 128 × 4 where the tensor cores read them, and two float32 numbers."""
-    count = groups(form, columns)
-    if rank.capability >= BLACKWELL and weight.part != "experts":
-        rows, count = _up(rows, 128), _up(count, 4)
-    return rows * count + 4 + 4 * form.static_input
+def _scales_and_biases(form: Format, rows: int, columns: int) -> int:
+    return 2 * 2 * rows * groups(form, columns)
+
+
+_SCALES: dict[Kind, Callable[[Format, int, int], int]] = {
+    "fp8_tensor": _tensor_scales,
+    "fp8_channel": _row_scales,
+    "int8_channel": _row_scales,
+    "bnb_8bit": _row_scales,
+    "fp8_block": _block_scales,
+    "mxfp8": _exponents,
+    "mxfp4": _exponents,
+    "bnb_4bit": _maxima,
+    "awq": _integer_scales,
+    "gptq": _integer_scales,
+    "packed": _integer_scales,
+    "mlx": _scales_and_biases,
+}
+"""What stands beside the numbers of one matrix after loading, in bytes."""
 
 
 def _padded_expert(form: Format, rows: int, columns: int, shard: str, rank: _Rank) -> tuple[int, int]:
-    """Expert sizes as the MoE kernels align them; the intermediate side is the one that tensor parallel divides."""
+    """Expert sizes as the MoE kernels align them; tensor parallelism divides the intermediate side."""
     hidden_to, middle_to = 1, 1
     if form.kind == "mxfp4":
         hidden_to, middle_to = _mxfp4_alignment(rank)
@@ -212,7 +250,7 @@ def _padded_expert(form: Format, rows: int, columns: int, shard: str, rank: _Ran
 
 
 def _mxfp4_alignment(rank: _Rank) -> tuple[int, int]:
-    """Alignment of the hidden and intermediate size: vLLM `oracle/mxfp4.py` mxfp4_round_up_hidden_size…"""
+    """Alignment of the hidden and of the intermediate size: vLLM `fused_moe/oracle/mxfp4.py`."""
     if rank.engine == "vllm" and HOPPER <= rank.capability < BLACKWELL and rank.version >= TRITON_MXFP4_SINCE:
         return 1, 64
     return 256, 128  # Marlin, and TensorRT-LLM's kernels on Blackwell
@@ -226,7 +264,9 @@ def _notes(architecture: Architecture, rank: _Rank) -> tuple[str, ...]:
     if rank.size == 1:
         return ()
     notes = []
-    kv_heads = min((weight.heads for weight in architecture.weights if weight.shard == "kv"), default=rank.size)
+    kv_heads = min(
+        (weight.heads for weight in architecture.weights if weight.shard == "kv"), default=rank.size
+    )
     if 0 < kv_heads < rank.size:
         notes.append(f"{kv_heads} key-value heads are repeated on {rank.size} GPUs")
     padded = _up(architecture.vocab_size, VOCABULARY_PADDING)
@@ -238,7 +278,7 @@ def _notes(architecture: Architecture, rank: _Rank) -> tuple[str, ...]:
 def _fullest_stage(
     architecture: Architecture, quantization: Quantization, rank: _Rank, stages: int
 ) -> WeightShare:
-    """The share of the largest pipeline stage. Towers stand on each; a tied embedding on the first and the last."""
+    """The share of the largest pipeline stage; towers stand on each, a tied embedding on first and last."""
     layers = _decoder_layers(architecture)
     shares = []
     for stage, held in enumerate(_stage_layers(layers, stages)):
@@ -254,11 +294,13 @@ def _fullest_stage(
 
 def _decoder_layers(architecture: Architecture) -> int:
     towers = {"vision", "audio", "projector"}
-    return 1 + max((max(weight.layers, default=0) for weight in architecture.weights if weight.part not in towers))
+    return 1 + max(
+        max(weight.layers, default=0) for weight in architecture.weights if weight.part not in towers
+    )
 
 
 def _stage_layers(layers: int, stages: int) -> list[range]:
-    """vLLM `distributed/utils.py` get_pp_indices: the rest goes one by one to the stages before the last."""
+    """Layers of each stage; a rest goes to the stages before the last: vLLM `distributed/utils.py`."""
     each, rest = divmod(layers, stages)
     sizes = [each] * stages
     for place in range(2, rest + 2):
@@ -307,7 +349,9 @@ def _weight_problem(weight: Weight, size: int, quantization: Quantization | None
         return None
     if shard == "vocab":
         padded = _up(weight.shape[0], VOCABULARY_PADDING)
-        return f"a vocabulary of {padded:,} rows cannot be divided among {size} GPUs" if padded % size else None
+        return (
+            f"a vocabulary of {padded:,} rows cannot be divided among {size} GPUs" if padded % size else None
+        )
     if shard == "kv":
         uneven = weight.heads and weight.heads % size and size % weight.heads
         return f"{weight.heads} key-value heads cannot be divided among {size} GPUs" if uneven else None

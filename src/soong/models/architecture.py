@@ -156,6 +156,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
         multimodal: takes images, audio or video beside text.
         encoder_only: produces embeddings; no generation.
         mtp_layers: multi-token-prediction layers in the checkpoint.
+        rotary_bytes: position tables that engines compute and keep on every GPU; no part of the checkpoint.
     """
 
     name: str
@@ -172,6 +173,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     experts_per_token: int = 0
     multimodal: bool = False
     mtp_layers: int = 0
+    rotary_bytes: int = 0
 
     @property
     def parameters(self) -> int:

@@ -139,12 +139,27 @@ def parse_config(data: bytes, name: str) -> Config:
     if len(data) > MOST_BYTES:
         raise ConfigError(f"{name} is {len(data):,} bytes long", why="a config.json is never that large")
     try:
-        values = _decoder.decode(data)
+        values = _decode(data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise ConfigError(f"{name} is not valid JSON", why=str(error)) from None
     if not isinstance(values, dict):
         raise ConfigError(f"{name} must hold a JSON object, not {_shown(values)}")
     return Config(values)
+
+
+def _decode(data: bytes) -> object:
+    """JSON, and what Python writes for infinite numbers (`Infinity`, `NaN`), which some repositories hold."""
+    try:
+        return _decoder.decode(data)
+    except msgspec.DecodeError:
+        if b"Infinity" not in data and b"NaN" not in data:
+            raise
+        import json
+
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise msgspec.DecodeError(str(error)) from None
 
 
 def read_config(path: Path) -> Config:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=120)]
+Day = Annotated[str, msgspec.Meta(min_length=10, max_length=10)]
+Count = Annotated[int, msgspec.Meta(ge=1, le=1024)]
+UsdPerHour = Annotated[float, msgspec.Meta(ge=0, lt=1e6)]
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,12 +25,12 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         spot: may be taken away at any moment.
     """
 
-    cloud: str
-    instance_type: str
-    gpu: str
-    gpu_count: int
-    usd_per_hour: float
-    as_of: str
+    cloud: Name
+    instance_type: Name
+    gpu: Name
+    gpu_count: Count
+    usd_per_hour: UsdPerHour
+    as_of: Day
     source: str
     live: bool = False
     available: bool | None = None

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from functools import cache
+from typing import TYPE_CHECKING
 
 from soong.errors import ConfigError, NotFoundError
 from soong.gpus.catalogue import all_gpus
 from soong.offers.offer import Offer
 from soong.settings import paths
 from soong.tables import packaged, rows
+
+if TYPE_CHECKING:
+    from soong.gpus.gpu import Gpu
 
 _LONGEST_WORD = 60
 
@@ -21,7 +24,7 @@ def packaged_offers() -> tuple[Offer, ...]:
     """
     offers = rows("prices", Offer)
     if offers is not packaged("prices", Offer):
-        _check_gpus(offers)
+        _check_gpus(offers, all_gpus())
     return offers
 
 
@@ -44,13 +47,14 @@ def find_offer(instance_type: str) -> Offer:
     if found is None:
         shown = instance_type[:_LONGEST_WORD]
         near = tuple(f"did you mean `{name}`?" for name in get_close_matches(shown, list(offers), n=2))
-        raise NotFoundError(f"there is no instance type `{shown}`", hints=(*near, "`soong offers` lists them"))
+        raise NotFoundError(
+            f"there is no instance type `{shown}`", hints=(*near, "`soong offers` lists them")
+        )
     return found
 
 
-@cache
-def _check_gpus(offers: tuple[Offer, ...]) -> None:
-    known = {gpu.id for gpu in all_gpus()}
+def _check_gpus(offers: tuple[Offer, ...], gpus: tuple[Gpu, ...]) -> None:
+    known = {gpu.id for gpu in gpus}
     for offer in offers:
         if offer.gpu not in known:
             path = paths.config_file("prices.toml")

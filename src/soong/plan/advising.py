@@ -36,9 +36,17 @@ def recommend(
     Raises:
         NotFoundError, UsageError: no such task or quality.
     """
-    advice = advise(task, context_tokens=context_tokens, quality=quality)
-    found = (_placed(choice.model, choice.reason, context_tokens, max_usd_per_hour) for choice in advice)
-    return tuple(one for one in found if one is not None)
+    advice = advise(task, context_tokens=context_tokens, budget_usd_per_hour=max_usd_per_hour, quality=quality)
+    chosen = (_placed(model, advice.reason, context_tokens, max_usd_per_hour) for model in advice.models)
+    others = (_placed(model, _ALSO, context_tokens, max_usd_per_hour) for model in advice.alternatives)
+    cheapest_first = sorted((one for one in others if one is not None), key=lambda one: (one.usd_per_hour, one.model))
+    return (*(one for one in chosen if one is not None), *cheapest_first[:MOST_ALTERNATIVES])
+
+
+MOST_ALTERNATIVES = 8
+"""A person compares a handful; `soong models --task` lists the rest."""
+
+_ALSO = "also listed for this task"
 
 
 def _placed(

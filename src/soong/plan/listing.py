@@ -9,7 +9,7 @@ import msgspec
 from soong.errors import NotFoundError
 from soong.gpus.catalogue import all_gpus
 from soong.memory.rule_of_thumb import HEADROOM_FACTOR
-from soong.models.catalogue import all_models, find_model, search_models
+from soong.models.catalogue import all_models, find_model, for_task, search as search_models
 from soong.plan.planner import make_plan
 from soong.plan.request import Request
 
@@ -72,22 +72,11 @@ def list_models(
     """
     models = search_models(search) if search else all_models()
     if task is not None:
-        models = _for_task(models, task)
+        models = for_task(task, models)
     rows = [listed(model) for model in models]
     if most_bytes is not None:
         rows = [row for row in rows if row.vram_bytes * HEADROOM_FACTOR <= most_bytes]
     return tuple(sorted(rows, key=lambda row: (row.vram_bytes, row.id)))
-
-
-def _for_task(models: tuple[Model, ...], task: str) -> tuple[Model, ...]:
-    known = sorted({word for model in all_models() for word in model.tasks})
-    if task not in known:
-        from difflib import get_close_matches
-
-        near = get_close_matches(task, known, n=1)
-        hint = f"did you mean `{near[0]}`?" if near else f"known tasks: {', '.join(known)}"
-        raise NotFoundError(f"no model is listed for a task `{task}`", hints=(hint,))
-    return tuple(model for model in models if task in model.tasks)
 
 
 def listed(model: Model) -> ListedModel:

@@ -6,10 +6,14 @@ it) is remembered by the stations that do it.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from soong.errors import NotFoundError, UsageError
 from soong.gpus.catalogue import all_gpus, find_gpu
+from soong.gpus.gpu import Gpu
 from soong.memory import engines
 from soong.memory.footprint import EngineSettings, ServedModel, Workload
 from soong.memory.rule_of_thumb import RuleOfThumb, rule_of_thumb
@@ -22,7 +26,6 @@ from soong.plan.verdict import judge, judge_by_rule_of_thumb
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from soong.gpus.gpu import Gpu
     from soong.offers.offer import Offer
     from soong.plan.request import Request
 
@@ -64,7 +67,7 @@ def make_plan(
         sequences=request.sequences,
         kv_dtype=request.kv_dtype,
     )
-    estimate = rule_of_thumb(model.parameters, model.bits_label, workload.context_tokens)
+    estimate = rule_of_thumb(_stated_billions(model), stated_quantization(model), workload.context_tokens)
     machines, left_out = _machines(request, offers)
     served = served_model(model)
     candidates: list[Candidate] = []
@@ -88,6 +91,30 @@ def default_context(model: ResolvedModel) -> int:
     """The context planned for when none is asked: the catalogue's, else 8K, never beyond the model's own limit."""
     wanted = model.default_context_tokens or DEFAULT_CONTEXT_TOKENS
     return min(wanted, model.context_limit_tokens or wanted)
+
+
+def _stated_billions(model: ResolvedModel) -> float:
+    """The size that people say: the `8` of `llama-3.1-8b`, where it is the exact count rounded; else the exact count.
+
+    The specification's formula is about the size in a model's name: 35.0 GB for 70B in INT4, not 35.3.
+    """
+    exact = (model.parameters or 0) / 1e9
+    said = [float(number) for number in _SIZE_IN_NAME.findall(model.id.lower())]
+    return next((size for size in said if abs(size - exact) <= ROUNDED_BY_AT_MOST * exact), exact)
+
+
+_SIZE_IN_NAME = re.compile(r"(?<![\w.])(\d+(?:\.\d+)?)b(?![a-z0-9])")
+ROUNDED_BY_AT_MOST = 0.1
+"""Mistral 7B has 7.25 billion parameters; a `17b-16e` names one expert's share, not the model."""
+
+_STATED = {"fp4": "int4", "int4": "int4", "fp8": "int8", "int8": "int8"}
+
+
+def stated_quantization(model: ResolvedModel) -> str:
+    """The word of the specification's list that comes nearest to how the model is stored."""
+    if model.quantization.dtype == "float32" and model.quantization.compute == "bf16":
+        return "fp32"
+    return _STATED.get(model.quantization.compute, "fp16")
 
 
 def served_model(model: ResolvedModel) -> ServedModel | None:
@@ -177,7 +204,7 @@ def _named_machine(request: Request, offers: Sequence[Offer]) -> Machine:
         count = request.gpu_count or parts * request.pipeline_parallel
         offer = _cheapest_offer(offers, gpu.id, count, request)
     if request.gpu_memory_bytes is not None:
-        gpu = engines.resized(gpu, request.gpu_memory_bytes)
+        gpu = msgspec.structs.replace(gpu, memory_bytes=request.gpu_memory_bytes)
         offer = None
     if parts * request.pipeline_parallel > count:
         raise UsageError(
@@ -193,7 +220,28 @@ def _gpu_of(request: Request) -> Gpu:
     except NotFoundError:
         if request.gpu_memory_bytes is None:
             raise
-        return engines.unknown_gpu(request.gpu or "gpu", request.gpu_memory_bytes)
+        return unknown_gpu(request.gpu or "gpu", request.gpu_memory_bytes)
+
+
+def unknown_gpu(name: str, memory_bytes: int) -> Gpu:
+    """A card that soong lacks, of which only the memory is known (a MIG slice, a new model)."""
+    return Gpu(
+        id=name,
+        name=name,
+        vendor="unknown",
+        label_gb=round(memory_bytes / GB),
+        memory_bytes=memory_bytes,
+        bandwidth_bytes_per_second=0,
+        dense_flops={},
+        compute_capability=None,
+        native_formats=(),
+        interconnect="unknown",
+        source="--gpu-memory",
+        as_of="",
+    )
+
+
+GB = 10**9
 
 
 def _cheapest_offer(offers: Sequence[Offer], gpu: str, count: int, request: Request) -> Offer | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soong.errors import ConfigError
 from soong.models.architecture import Architecture
+from soong.models.rotary import rotary_table_bytes
 
 if TYPE_CHECKING:
     from soong.models.architecture import Cache, Weight
@@ -96,6 +97,7 @@ def architecture(
         vocab_size=base.vocab_size,
         intermediate_size=more.pop("intermediate_size", base.intermediate_size),
         attention_heads=heads,
+        rotary_bytes=more.pop("rotary_bytes", None) or rotary_table_bytes(config),
         weights=weights,
         caches=caches,
         **more,

@@ -281,3 +281,25 @@ def _pooling_head(prefix: str, size: Sizes) -> list[Weight]:
         *norm(f"{prefix}.layernorm", hidden, served=False),
         *mlp(f"{prefix}.mlp.", CLIP, size, served=False),
     ]
+
+
+def audio_sizes(audio: Config) -> Sizes:
+    """The sizes of a Whisper-like encoder; defaults of the omni models' audio configs, which are those of Whisper large."""
+    width = audio.integer("d_model", default=1280, least=1)
+    return Sizes(
+        hidden=width,
+        inner=audio.integer("encoder_ffn_dim", default=5120, least=1),
+        depth=depth(audio, "encoder_layers", default=32),
+        part="audio",
+    )
+
+
+def audio_tower(prefix: str, audio: Config) -> list[Weight]:
+    """Whisper's convolutions and encoder layers, without positions and the closing norm, which models name differently."""
+    size = audio_sizes(audio)
+    bins = audio.integer("num_mel_bins", default=128, least=1)
+    return [
+        *convolution(f"{prefix}.conv1", (size.hidden, bins, 3), "audio"),
+        *convolution(f"{prefix}.conv2", (size.hidden, size.hidden, 3), "audio"),
+        *encoder(f"{prefix}.layers.{{}}", WHISPER, size),
+    ]

@@ -12,8 +12,9 @@ Kind = Literal[
 ]  # fmt: skip
 """The layouts that repositories use.
 
-fp8_tensor, fp8_channel, fp8_block: 8-bit floats with one scale a matrix, an output row, or a block of both sides.
-mxfp8, mxfp4: OCP microscaling, one 8-bit exponent for 32 numbers. nvfp4: one 8-bit float for 16, and one more a matrix.
+fp8_tensor, fp8_channel, fp8_block: 8-bit floats, one scale a matrix, an output row, or a block of both sides.
+mxfp8, mxfp4: OCP microscaling, one 8-bit exponent for 32 numbers.
+nvfp4: one 8-bit float for 16 numbers, and one more a matrix.
 int8_channel: integers with one scale an output row. packed: compressed-tensors' integers in 32-bit words.
 gptq, awq: integers in 32-bit words with zero points. bnb_4bit, bnb_8bit: bitsandbytes. mlx: Apple's.
 bits: only the mean bits of a number are known (EXL2, BitNet, HQQ and others).
@@ -29,7 +30,7 @@ MX_GROUP = 32
 """Numbers that share an exponent in the OCP Microscaling Formats specification 1.0."""
 
 BNB_BLOCK, BNB_NESTED_BLOCK = 64, 256
-"""Numbers that share an absolute maximum, and maxima that share theirs. Source: bitsandbytes `functional.py`."""
+"""Numbers that share an absolute maximum, and maxima that share theirs: bitsandbytes `functional.py`."""
 
 BNB_MAP_BYTES = 16 * 4
 """The sixteen float32 values that 4-bit codes stand for; one such table a matrix."""
@@ -41,7 +42,8 @@ BNB_NESTED_MAP_BYTES = 256 * 4
 class Format(msgspec.Struct, frozen=True, kw_only=True):
     """The storage of one matrix.
 
-    bits: of one number, without its scales. group: numbers along the input side that share a scale; 0: a whole row.
+    bits: of one number, without its scales.
+    group: numbers along the input side that share a scale; 0: a whole row.
     block: rows and columns of a scaled block. zero_points, act_order: kept beside the scales.
     static_input: the checkpoint holds a scale for activations. double: bitsandbytes quantises the maxima too.
     scale_bytes: of one scale in the checkpoint; engines may widen it. label: for people.
@@ -90,25 +92,27 @@ def groups(form: Format, columns: int) -> int:
 
 
 def checkpoint_matrix_bytes(form: Format, rows: int, columns: int) -> int:
-    """Bytes of one matrix of `rows` × `columns` in a checkpoint: numbers, scales and all that stands beside them."""
+    """Bytes of one matrix in a checkpoint: numbers, scales and all that stands beside them."""
     return numbers_bytes(form, rows, columns) + _beside_bytes(form, rows, columns)
 
 
 def _beside_bytes(form: Format, rows: int, columns: int) -> int:
     kind = form.kind
     if kind.startswith("fp8") or kind == "int8_channel":
-        return _eight_bit_scales(form, rows, columns) + 4 * form.static_input
-    if kind in {"mxfp4", "mxfp8"}:
-        return rows * ceil_div(columns, MX_GROUP)
-    if kind == "nvfp4":
-        return rows * groups(form, columns) + 4 + 4 * form.static_input
-    if kind in {"gptq", "awq", "packed"}:
-        return _integer_extras(form, rows, columns)
-    if kind.startswith("bnb"):
-        return _bitsandbytes_extras(form, rows, columns)
-    if kind == "mlx":
-        return rows * groups(form, columns) * 2 * form.scale_bytes  # a scale and a bias
-    return 0
+        extra = _eight_bit_scales(form, rows, columns) + 4 * form.static_input
+    elif kind in {"mxfp4", "mxfp8"}:
+        extra = rows * ceil_div(columns, MX_GROUP)
+    elif kind == "nvfp4":
+        extra = rows * groups(form, columns) + 4 + 4 * form.static_input
+    elif kind in {"gptq", "awq", "packed"}:
+        extra = _integer_extras(form, rows, columns)
+    elif kind.startswith("bnb"):
+        extra = _bitsandbytes_extras(form, rows, columns)
+    elif kind == "mlx":
+        extra = rows * groups(form, columns) * 2 * form.scale_bytes  # a scale and a bias
+    else:
+        extra = 0
+    return extra
 
 
 def _eight_bit_scales(form: Format, rows: int, columns: int) -> int:
@@ -120,7 +124,7 @@ def _eight_bit_scales(form: Format, rows: int, columns: int) -> int:
 
 
 def _integer_extras(form: Format, rows: int, columns: int) -> int:
-    """Scales, zero points in 32-bit words, the group of each input, and compressed-tensors' note of the shape."""
+    """Scales, zero points in words, the group of each input, compressed-tensors' note of the shape."""
     count = groups(form, columns)
     per_word = max(1, int(32 // form.bits))
     zeros = count * ceil_div(rows, per_word) * WORD_BYTES if form.zero_points else 0

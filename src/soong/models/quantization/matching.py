@@ -2,12 +2,12 @@
 
 The lists come from several exporters, and engines read each in its own way: exact names (`lm_head`,
 `model.layers.0.mlp.gate`), parents (`model.vision_tower`), last parts (`gate`), wildcards (`model.layers.0*`) and
-regular expressions (`re:.*self_attn.*`). They may also spell a module with or without `model.` and `language_model.`.
-Sources: vLLM 0.33 `quantization/utils/quant_utils.py` is_layer_skipped, `quantization/modelopt.py` is_layer_excluded,
-`compressed_tensors/utils.py` should_ignore_layer.
+regular expressions (`re:.*self_attn.*`). They may also spell a module with or without `model.` and
+`language_model.`. Sources: vLLM 0.33 `quantization/utils/quant_utils.py` is_layer_skipped,
+`quantization/modelopt.py` is_layer_excluded, `compressed_tensors/utils.py` should_ignore_layer.
 
-A list may have a thousand entries and a model ten thousand modules, so an entry that names a layer goes into a sorted
-list of prefixes, and the others are asked once for all layers.
+A list may have a thousand entries and a model ten thousand modules, so an entry that names a layer goes into a
+sorted list of prefixes, and the others are asked once for all layers.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FUSED = {
     "in_proj_qkv": "in_proj_qkvz", "in_proj_z": "in_proj_qkvz",
     "q_a_proj": "fused_qkv_a_proj", "kv_a_proj_with_mqa": "fused_qkv_a_proj",
 }  # fmt: skip
-"""Some lists name the engine's fused module instead of its parts. Source: vLLM 0.33 `packed_modules_mapping`."""
+"""Some lists name the engine's fused module instead of its parts: vLLM 0.33 `packed_modules_mapping`."""
 
 LONGEST_PATTERN = 400
 """A longer regular expression is not a list of modules; it is left out rather than run."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from soong.models.architecture import AttentionCache
 from soong.models.quantization.formats import Compute, Format, checkpoint_matrix_bytes
 from soong.models.quantization.matching import Names, canonical
 
@@ -72,7 +73,7 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return DTYPE_BYTES.get(weight.dtype or self.dtype, 2)
 
     def spread(self, weight: Weight) -> tuple[tuple[Format | None, int], ...]:
-        """The formats of a weight, each with the number of layers that have it (1 for a weight that stands once)."""
+        """The formats of a weight, each with the number of layers that have it (1 where it stands once)."""
         layers = max(1, len(weight.layers))
         if self.default is None and not self.rules:
             return ((None, layers),)
@@ -119,7 +120,14 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 def checkpoint_bytes(architecture: Architecture, quantization: Quantization) -> int:
     """Bytes of all tensors of the checkpoint, scales and zero points included, without the files' headers."""
-    return sum(_stored_bytes(weight, quantization) for weight in architecture.weights)
+    total = sum(_stored_bytes(weight, quantization) for weight in architecture.weights)
+    if (
+        quantization.kv_cache_dtype == "fp8"
+    ):  # a float32 scale for the keys and one for the values of each layer
+        total += (
+            2 * 4 * sum(cache.layers for cache in architecture.caches if isinstance(cache, AttentionCache))
+        )
+    return total
 
 
 def _stored_bytes(weight: Weight, quantization: Quantization) -> int:

@@ -1,11 +1,12 @@
 """Read the quantization that a config.json, or ModelOpt's hf_quant_config.json, describes.
 
-One function per exporter, each named after its `quant_method`. A method that has no function is still accepted: its
-bits, where the file states them, give the bytes.
+One function per exporter, each named after its `quant_method`. A method that has no function is still accepted:
+its bits, where the file states them, give the bytes.
 """
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -18,11 +19,12 @@ from soong.models.quantization.quantization import Quantization, Rule
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from soong.models.quantization.formats import Kind
-
 DTYPE_LABELS = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}
 
 SECTIONS = ("quantization_config", "compression_config", "quantization")
+
+_LATER_EXPERT = re.compile(r"\.experts\.[1-9]")
+"""All experts of a layer are stored alike: the first speaks for them."""
 
 FP8_TENSOR = Format(kind="fp8_tensor", bits=8, label="FP8", scale_bytes=4)
 FP8_STATIC = msgspec.structs.replace(FP8_TENSOR, static_input=True)
@@ -65,7 +67,7 @@ def unquantised(dtype: str) -> Quantization:
 def uniform(name: str, dtype: str = "bfloat16") -> Quantization:
     """The storage that a catalogue entry's word ("int4", "fp8", "fp16") most likely means; marked as assumed.
 
-    int4 is taken as AWQ with groups of 128, the commonest 4-bit repositories; int8 as one scale an output row.
+    int4 is taken as AWQ with groups of 128, the commonest 4-bit repositories; int8 as one scale a row.
     """
     plain = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "none": dtype}
     if name in plain:
@@ -106,7 +108,11 @@ def _method(section: Config) -> str:
 def _with_expert_dtype(found: Quantization, config: Config) -> Quantization:
     """DeepSeek-V4 keeps its experts in MXFP4 beside FP8 and says so outside of the quantization section."""
     text = config.section("text_config") if "text_config" in config else config
-    if found.method != "fp8" or text.text("expert_dtype", config.text("expert_dtype")) != "fp4":
+    if (
+        found.method != "fp8"
+        or found.label != "FP8"
+        or text.text("expert_dtype", config.text("expert_dtype")) != "fp4"
+    ):
         return found
     experts = Rule(Names(["re:.*(experts)(\\.|$)(?<!shared_experts\\.)(?<!shared_experts)"]), MXFP4)
     return msgspec.structs.replace(found, rules=(*found.rules, experts), label=f"MXFP4 + {found.label}")
@@ -127,7 +133,9 @@ def _fp8(section: Config, method: str, dtype: str) -> Quantization:
     block = section.integers("weight_block_size")
     if len(block) == 2 and min(block) > 0:
         scale_bytes = 4
-        default = Format(kind="fp8_block", bits=8, label="FP8", block=(block[0], block[1]), scale_bytes=scale_bytes)
+        default = Format(
+            kind="fp8_block", bits=8, label="FP8", block=(block[0], block[1]), scale_bytes=scale_bytes
+        )
     else:
         default = FP8_STATIC if section.text("activation_scheme") == "static" else FP8_TENSOR
     rules = _plain_rule(ignored)
@@ -136,7 +144,12 @@ def _fp8(section: Config, method: str, dtype: str) -> Quantization:
         rules = (*_quantized_layer_rules(section), *rules)
         label = "NVFP4 + FP8"
     return Quantization(
-        method=method, label=label, dtype=dtype, default=default, rules=rules, kv_cache_dtype=_kv_dtype(section)
+        method=method,
+        label=label,
+        dtype=dtype,
+        default=default,
+        rules=rules,
+        kv_cache_dtype=_kv_dtype(section),
     )
 
 
@@ -161,7 +174,7 @@ def _awq(section: Config, method: str, dtype: str) -> Quantization:
 
 
 def _gptq(section: Config, method: str, dtype: str) -> Quantization:
-    """GPTQ and AutoRound. Source: vLLM 0.33 `quantization/auto_gptq.py`, `utils/gptq_utils.py` override_config."""
+    """GPTQ and AutoRound. Source: vLLM 0.33 `quantization/auto_gptq.py`, `utils/gptq_utils.py`."""
     bits = section.integer("bits", default=4, least=1)
     group = _group(section, "group_size")
     word = {"auto-round": "AutoRound", "intel/auto-round": "AutoRound"}.get(method, "GPTQ")
@@ -195,7 +208,7 @@ def _group(section: Config, *keys: str) -> int:
 
 
 def _compressed_tensors(section: Config, method: str, dtype: str) -> Quantization:
-    """Groups of targets, each with its scheme. Source: vLLM 0.33 `compressed_tensors/compressed_tensors.py`."""
+    """Groups of targets, each with its scheme. Source: vLLM 0.33 `compressed_tensors.py`."""
     rules = list(_plain_rule(section.texts("ignore")))
     default: Format | None = None
     forms: list[Format | None] = []
@@ -204,7 +217,9 @@ def _compressed_tensors(section: Config, method: str, dtype: str) -> Quantizatio
         group = groups.section(key)
         form = _scheme(group, group.text("format") or section.text("format"))
         forms.append(form)
-        named = [target for target in group.texts("targets") if target.startswith("re:") or target[:1].islower()]
+        named = [
+            target for target in group.texts("targets") if target.startswith("re:") or target[:1].islower()
+        ]
         if named:
             rules.append(Rule(Names(named), form))
         if len(named) < len(group.texts("targets")):
@@ -244,18 +259,18 @@ def _scheme(group: Config, layout: str) -> Format | None:
     )
 
 
-def _float_scheme(weights: Config, bits: int, strategy: str, size: int, layout: str, *, static: bool) -> Format | None:
-    if bits == 4:
-        if layout.startswith("mxfp4") or size == 32:
-            return MXFP4
-        return msgspec.structs.replace(NVFP4, static_input=static)
-    if bits != 8:
+def _float_scheme(
+    weights: Config, bits: int, strategy: str, size: int, layout: str, *, static: bool
+) -> Format | None:
+    if bits not in {4, 8}:
         return None
-    if layout.startswith("mxfp8") or (strategy == "group" and size == 32):
-        return MXFP8
+    if layout.startswith("mxfp") or size == 32:
+        return MXFP4 if bits == 4 else MXFP8
+    if bits == 4:
+        return msgspec.structs.replace(NVFP4, static_input=static)
     block = weights.integers("block_structure")
     if len(block) == 2 and min(block) > 0:
-        return Format(kind="fp8_block", bits=8, label="FP8", block=(block[0], block[1]), scale_bytes=2)
+        return Format(kind="fp8_block", bits=8, label="FP8", block=(block[0], block[1]))
     if strategy == "tensor":
         return msgspec.structs.replace(FP8_STATIC if static else FP8_TENSOR, scale_bytes=2)
     return FP8_CHANNEL
@@ -289,7 +304,7 @@ def _algorithm(name: str, group: int = 16) -> Format | None:
         return msgspec.structs.replace(form, group=group or 16)
     if name in {"FP8_PB_WO", "FP8_BLOCK_SCALES"}:
         return Format(kind="fp8_block", bits=8, label="FP8", block=(128, 128), scale_bytes=4)
-    if name.startswith("W4A16_AWQ") or name.startswith("W4A8_AWQ") or name == "INT4_AWQ":
+    if name.startswith(("W4A16_AWQ", "W4A8_AWQ", "INT4_AWQ")):
         return _awq_format(4, group or 128, zero_points=False)
     known = {
         "FP8": FP8_STATIC,
@@ -306,9 +321,14 @@ def _quantized_layer_rules(section: Config) -> tuple[Rule, ...]:
     """Mixed precision: modules by name, gathered by their format."""
     stated = section.section("quantized_layers")
     by_form: dict[Format, list[str]] = {}
-    for name in stated.values:
-        own = stated.section(name)
-        form = _algorithm(own.text("quant_algo"), own.integer("group_size", default=16))
+    known: dict[tuple[object, object], Format | None] = {}
+    for name, own in stated.values.items():
+        if not isinstance(own, dict) or _LATER_EXPERT.search(name):
+            continue
+        algorithm, group = own.get("quant_algo"), own.get("group_size", 16)
+        if (algorithm, group) not in known:
+            known[algorithm, group] = _algorithm(str(algorithm), group if isinstance(group, int) else 16)
+        form = known[algorithm, group]
         if form is not None:
             by_form.setdefault(form, []).append(name)
     if not by_form and section.values.get("moe_quant_algo") == "NVFP4":
@@ -341,15 +361,22 @@ def _bitsandbytes(section: Config, method: str, dtype: str) -> Quantization:
 def _mxfp4(section: Config, method: str, dtype: str) -> Quantization:
     """gpt-oss: experts in MXFP4, all else in 16 bits. Source: vLLM 0.33 `quantization/mxfp4.py`."""
     rules = _plain_rule(section.texts("modules_to_not_convert"))
-    return Quantization(method=method, label="MXFP4", dtype=dtype, default=MXFP4, rules=rules, only_experts=True)
+    return Quantization(
+        method=method, label="MXFP4", dtype=dtype, default=MXFP4, rules=rules, only_experts=True
+    )
 
 
 def _mlx(section: Config, method: str, dtype: str) -> Quantization:
-    """MLX packs embeddings too, with a 16-bit scale and bias a group. Source: mlx `nn/layers/quantized.py`."""
+    """MLX packs embeddings too; a 16-bit scale and bias a group. Source: mlx `nn/layers/quantized.py`."""
     bits = section.integer("bits", default=4, least=1)
     default = Format(kind="mlx", bits=bits, label=f"INT{bits} (MLX)", group=_group(section, "group_size"))
     return Quantization(
-        method=method, label=default.label, dtype=dtype, default=default, covers_head=True, covers_embedding=True
+        method=method,
+        label=default.label,
+        dtype=dtype,
+        default=default,
+        covers_head=True,
+        covers_embedding=True,
     )
 
 
@@ -375,12 +402,16 @@ def _quark(section: Config, method: str, dtype: str) -> Quantization:
 
 
 def _exl2(section: Config, method: str, dtype: str) -> Quantization:
-    """EXL2 and EXL3: a mean number of bits, and another for the head. Source: exllamav2 `conversion/quantize.py`."""
+    """EXL2 and EXL3: mean bits, and others for the head. Source: exllamav2 `conversion/quantize.py`."""
     bits = section.number("bits", 4.0)
     default = Format(kind="bits", bits=bits, label=f"{method.upper()} {bits:g} bpw")
     head = Format(kind="bits", bits=section.number("head_bits", 6.0), label=default.label)
     return Quantization(
-        method=method, label=default.label, dtype=dtype, default=default, rules=(Rule(Names(["lm_head"]), head),)
+        method=method,
+        label=default.label,
+        dtype=dtype,
+        default=default,
+        rules=(Rule(Names(["lm_head"]), head),),
     )
 
 
@@ -393,7 +424,9 @@ def _bitnet(section: Config, method: str, dtype: str) -> Quantization:
 
 def _other(section: Config, method: str, dtype: str) -> Quantization:
     """A method that soong does not know: its bits where stated, else 16-bit tensors (never too small)."""
-    bits = next((section.number(key, 0.0) for key in ("bits", "w_bit", "nbits", "num_bits") if key in section), 0.0)
+    bits = next(
+        (section.number(key, 0.0) for key in ("bits", "w_bit", "nbits", "num_bits") if key in section), 0.0
+    )
     if not 0 < bits < 16:
         return Quantization(method=method, label=method.upper(), dtype=dtype)
     form = Format(kind="bits", bits=bits, label=f"{bits:g}-bit ({method})")

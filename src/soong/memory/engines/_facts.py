@@ -1,0 +1,122 @@
+"""What the engine models need to know of a model, gathered once per model, tensor parallel and cache type."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from soong.memory.kv_cache import LayerKind, layer_kinds, resolve_kv_dtype
+from soong.memory.weights import weights_per_gpu
+from soong.models.architecture import AttentionCache, LatentCache
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from soong.gpus.gpu import Gpu
+    from soong.memory.footprint import EngineSettings, ServedModel, Workload
+    from soong.models.architecture import Architecture
+
+MOST_PREPARED = 4096
+"""Prepared models kept in memory; a batch over a whole catalogue stays below it."""
+
+VOCABULARY_PADDING = 64
+"""vLLM 0.33 `layers/vocab_parallel_embedding.py DEFAULT_VOCAB_PADDING_SIZE`; SGLang has the same."""
+
+
+Prepared = TypeVar("Prepared")
+
+
+class Facts(NamedTuple):
+    """Sizes of one GPU's share.
+
+    attention_width: query heads × the size of a value, of this GPU. mlp_width: widest MLP's intermediate size.
+    expert_width: an expert's intermediate size; experts_per_token: 0 for dense models and for mixtures whose
+    kernel keeps no workspace (MXFP4).
+    """
+
+    weights_bytes: int
+    embedding_bytes: int
+    kinds: tuple[LayerKind, ...]
+    layers: int
+    hidden_size: int
+    vocab_size: int
+    attention_width: int
+    mlp_width: int
+    expert_width: int
+    experts_per_token: int
+    mixture: bool
+    multimodal: bool
+    vision_parameters: int
+
+
+def kept(
+    store: dict[tuple[Any, ...], Prepared], key: tuple[Any, ...], make: Callable[[], Prepared]
+) -> Prepared:
+    """The value stored under `key`, made on first use; the store is emptied when it grows too large."""
+    found = store.get(key)
+    if found is None:
+        if len(store) >= MOST_PREPARED:
+            store.clear()
+        found = store[key] = make()
+    return found
+
+
+def kv_dtype(model: ServedModel, workload: Workload, settings: EngineSettings) -> str:
+    """The type of keys and values: asked, else what the repository asks, else the type the model runs in."""
+    own = model.architecture.dtype if settings.dtype == "auto" else settings.dtype
+    return resolve_kv_dtype(workload.kv_dtype, model.kv_dtype or model.quantization.kv_cache_dtype, own)
+
+
+def gather(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: str) -> Facts:
+    """The facts of a model on one of `tensor_parallel` GPUs (and the fullest pipeline stage)."""
+    architecture = model.architecture
+    tensor_parallel, stages = settings.tensor_parallel, settings.pipeline_parallel
+    kinds = layer_kinds(architecture, tensor_parallel=tensor_parallel, kv_dtype=kv_type)
+    if stages > 1:
+        kinds = tuple(kind._replace(layers=-(-kind.layers // stages)) for kind in kinds)
+    share = weights_per_gpu(
+        architecture,
+        model.quantization,
+        tensor_parallel=tensor_parallel,
+        engine=settings.name,
+        engine_version=settings.version,
+        compute_capability=gpu.compute_capability,
+        pipeline_parallel=stages,
+    )
+    expert_width, per_token = _experts(model)
+    return Facts(
+        weights_bytes=share.loaded_bytes,
+        embedding_bytes=_embedding_bytes(architecture),
+        kinds=kinds,
+        layers=sum(kind.layers for kind in kinds if kind.name not in {"indexer", "compressed"}),
+        hidden_size=architecture.hidden_size,
+        vocab_size=-(-architecture.vocab_size // VOCABULARY_PADDING) * VOCABULARY_PADDING,
+        attention_width=_attention_width(architecture, tensor_parallel),
+        mlp_width=-(-architecture.intermediate_size // tensor_parallel),
+        expert_width=-(-expert_width // tensor_parallel),
+        experts_per_token=per_token,
+        mixture=architecture.experts > 0,
+        multimodal=architecture.multimodal,
+        vision_parameters=sum(w.elements * w.count for w in architecture.weights if w.part == "vision"),
+    )
+
+
+def _embedding_bytes(architecture: Architecture) -> int:
+    """The token embedding where it stands apart from the output projection, in 16 bits."""
+    apart = any(weight.part == "lm_head" for weight in architecture.weights)
+    return 2 * sum(w.elements for w in architecture.weights if w.part == "embedding") if apart else 0
+
+
+def _experts(model: ServedModel) -> tuple[int, int]:
+    """An expert's intermediate size and the experts per token; zeros where the kernel keeps no workspace."""
+    if any(form.kind == "mxfp4" for form in model.quantization.formats):
+        return 0, 0
+    rows = (weight.shape[-1] for weight in model.architecture.weights if weight.part == "experts" and weight.shard == "row")
+    width = max(rows, default=0)
+    return (width, model.architecture.experts_per_token) if width else (0, 0)
+
+
+def _attention_width(architecture: Architecture, tensor_parallel: int) -> int:
+    heads = -(-architecture.attention_heads // tensor_parallel)
+    widths = [cache.value_dim for cache in architecture.caches if isinstance(cache, AttentionCache)]
+    widths += [cache.latent_dim for cache in architecture.caches if isinstance(cache, LatentCache)]
+    return heads * max(widths, default=0)

@@ -1,0 +1,60 @@
+"""GLM-4.1V and GLM-4.5V: a tower of gated blocks, a convolution that merges four patches, a gated projector."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from soong.models.families import _multimodal, _towers
+
+if TYPE_CHECKING:
+    from soong.models.architecture import Architecture, Weight
+    from soong.models.config_json import Config
+
+
+def read(config: Config) -> Architecture:
+    """The architecture of a GLM vision config.
+
+    Source of the shapes: transformers `modeling_glm4v.py`, `modeling_glm4v_moe.py`; of their sharding: vLLM `glm4_1v.py`.
+    """
+    section = _multimodal.text_section(config)
+    default = "glm4_moe" if config.text("model_type") == "glm4v_moe" else "glm4"
+    text = _multimodal.read_text(
+        config, section, prefix="model.language_model", model_type=section.text("model_type", default)
+    )
+    return _multimodal.joined(config, text, _tower("model.visual", config.section("vision_config")))
+
+
+def _tower(prefix: str, vision: Config) -> list[Weight]:
+    """Defaults of transformers `Glm4vVisionConfig`; `intermediate_size` is the projector's, not the blocks'."""
+    hidden = vision.integer("hidden_size", default=1536, least=1)
+    out = vision.integer("out_hidden_size", default=4096, least=1)
+    wide = vision.integer("intermediate_size", default=13696, least=1)
+    merge = vision.integer("spatial_merge_size", default=2, least=1)
+    bias = vision.flag("attention_bias", default=False)
+    layer = _towers.Layer(
+        attention="attn.",
+        qkv=("qkv",),
+        out="proj",
+        up=("gate_proj", "up_proj"),
+        down="down_proj",
+        norms=("norm1", "norm2"),
+        qkv_bias=bias,
+        out_bias=False,
+        mlp_bias=False,
+        norm_bias=False,
+    )
+    size = _towers.Sizes(hidden=hidden, inner=out, depth=_towers.depth(vision, "depth", default=24))
+    projector = _towers.Sizes(hidden=out, inner=wide, depth=1, part="projector")
+    return [
+        *_towers.convolution(f"{prefix}.patch_embed.proj", _towers.patches(vision, hidden, frames=2)),
+        _towers.table(
+            f"{prefix}.embeddings.position_embedding", (_towers.grid(vision, image=336, patch=14), hidden)
+        ),
+        *_towers.norm(f"{prefix}.post_conv_layernorm", hidden, bias=False),
+        *_towers.encoder(f"{prefix}.blocks.{{}}", layer, size),
+        *_towers.norm(f"{prefix}.post_layernorm", hidden, bias=False),
+        *_towers.convolution(f"{prefix}.downsample", (out, hidden, merge, merge)),
+        *_towers.linear(f"{prefix}.merger.proj", out, out, "projector", "column", bias=False),
+        *_towers.norm(f"{prefix}.merger.post_projection_norm", out, "projector"),
+        *_towers.mlp(f"{prefix}.merger.", layer, projector),
+    ]
