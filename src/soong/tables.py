@@ -1,9 +1,9 @@
 """The tables of facts: packaged rows as frozen values, with the user's own rows laid over them.
 
-People edit TOML, `data/<subject>.toml`; programs read JSON, `data/compiled/<subject>.json`, since reading TOML costs
-more than a whole command may. `python -m soong.tables` writes the second from the first, and a test proves that the
-two agree. The user's rows stand in `<subject>.toml` of the configuration directory, in the same form; only when that
-file exists is TOML read at all.
+People edit TOML, `data/<subject>.toml`; programs read JSON, `data/compiled/<subject>.json`, since reading
+TOML costs more than a whole command may. `python -m soong.tables` writes the second from the first, and a
+test proves that the two agree. The user's rows stand in `<subject>.toml` of the configuration directory, in
+the same form; only when that file exists is TOML read at all.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data")  # noqa: PTH100, PTH118, PTH120 - start-up time
 
 ROW_TABLES = {"models": "model", "gpus": "gpu", "prices": "price"}
-"""Subjects that are lists of rows, and the name of the TOML table of one row. Other subjects are free-form."""
+"""Subjects that are lists of rows, and the TOML table of one row. Other subjects are free-form."""
 
 KEYS = {"models": ("id",), "gpus": ("id",), "prices": ("cloud", "instance_type", "region")}
 """The fields that name a row: a user's row replaces the packaged row with the same ones."""
@@ -70,7 +70,7 @@ def user_rows(subject: str, row_type: type[Row]) -> tuple[Row, ...]:
 
 
 def _user_file(subject: str) -> tuple[str, int, int] | None:
-    """The user's table with its time and size, which tell one state of it from another; None when there is none."""
+    """The user's table, and its time and size to tell one state of it from another; None without one."""
     path = paths.config_file(f"{subject}.toml")
     try:
         stat = os.stat(path)  # noqa: PTH116 - one call, no import
@@ -108,10 +108,12 @@ def raw_rows(subject: str, path: str) -> list[Mapping[str, Any]]:
         if len(text) > MOST_BYTES:
             raise _unreadable(path, f"it is larger than {MOST_BYTES >> 20} MiB")
         document = tomllib.loads(text.decode())
-    except tomllib.TOMLDecodeError as error:
-        raise _unreadable(path, f"not valid TOML: {error}") from error
     except UnicodeDecodeError as error:
         raise _unreadable(path, "it is not UTF-8 text") from error
+    except (
+        ValueError
+    ) as error:  # TOMLDecodeError, and Python's own refusal of a number of thousands of digits
+        raise _unreadable(path, f"not valid TOML: {error}") from error
     except RecursionError as error:
         raise _unreadable(path, "it is nested too deeply") from error
     except OSError as error:
@@ -194,11 +196,11 @@ def _compiled(subject: str) -> bytes:
 
 
 def compiled_from(subject: str, source: bytes) -> bytes:
-    """The JSON that stands for a packaged TOML source: the rows, or the whole document where it is free-form."""
+    """The JSON that stands for a packaged TOML source: its rows, or all of it where it is free-form."""
     import tomllib
 
     document = tomllib.loads(source.decode())
-    content = document[ROW_TABLES[subject]] if subject in ROW_TABLES else document
+    content = document.get(ROW_TABLES[subject], []) if subject in ROW_TABLES else document
     return msgspec.json.encode(_plain(content)) + b"\n"
 
 

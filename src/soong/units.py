@@ -1,8 +1,8 @@
 """Quantities as people type them, and as people read them.
 
-Numbers that spend money or fill a GPU never travel without their unit: `Bytes`, `Usd`, `Hours` and `Tokens` are plain
-numbers at run time and different things to the type checker. Decimal and binary sizes are kept apart: `24GB` is
-24,000,000,000 bytes and `24GiB` is 25,769,803,776.
+Numbers that spend money or fill a GPU never travel without their unit: `Bytes`, `Usd`, `Hours` and `Tokens`
+are plain numbers at run time and different things to the type checker. Decimal and binary sizes are kept
+apart: `24GB` is 24,000,000,000 bytes and `24GiB` is 25,769,803,776.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def parse_bytes(text: str | float, *, what: str = "size") -> Bytes:
 def parse_tokens(text: str | float, *, what: str = "tokens") -> Tokens:
     """A number of tokens.
 
-    `k` and `M` follow the habit of model cards: a power of two counts in 1024s (8k is 8,192, 128k is 131,072, 1M is
-    1,048,576), anything else in 1000s (100k is 100,000). A number without a letter is exact.
+    `k` and `M` follow the habit of model cards: a power of two counts in 1024s (8k is 8,192, 128k is 131,072,
+    1M is 1,048,576), anything else in 1000s (100k is 100,000). A number without a letter is exact.
 
     Raises:
         UsageError: the text is no number of tokens, or it is zero, negative, fractional or absurdly large.

@@ -1,7 +1,7 @@
 """Write the user's own rows: comments stay, two writers at once lose nothing, a failure leaves the old file.
 
-A change is made to a copy in the same folder, synced, and moved over the old file, under a lock that other soong
-processes respect. What is written is read back as rows first, so that a table that was good stays good.
+A change is made to a copy in the same folder, synced, and moved over the old file, under a lock that other
+soong processes respect. A table that cannot be read is refused before it is touched.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _change(subject: str, path: Path, change: Callable[[TOMLDocument], None]) ->
 def _replace(path: Path, text: str) -> None:
     """Put `text` in the file's place in one step; on any failure the old file stands as it was.
 
-    A link is followed, so that a table kept elsewhere (dotfiles) stays there; the file's permissions are kept.
+    A link is followed, so that a table kept elsewhere (dotfiles) stays there; permissions are kept.
     """
     target = path.resolve()
     draft = target.with_name(f".{target.name}.{os.getpid()}.new")
@@ -127,7 +127,7 @@ def _replace(path: Path, text: str) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file while the block runs; another process waits its turn. The kernel frees it when we die."""
+    """Hold the lock file while the block runs; others wait. The kernel frees it if we die."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:

@@ -24,7 +24,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 ColorChoice = Literal["auto", "always", "never"]
-DOCS_ROOT = "https://github.com/soong-dev/soong/blob/main/docs"
+DOCS_ROOT = "docs"
 
 
 class Output:

@@ -1,0 +1,1 @@
+"""What can hold the model: graphics cards, and how many of them."""

@@ -61,7 +61,7 @@ def _by_name(gpus: tuple[Gpu, ...]) -> dict[str, Gpu]:
 
 
 def _plain(word: str) -> str:
-    """Letters and digits only, without the maker's and the brand's name: `NVIDIA GeForce RTX 4090` is `rtx4090`."""
+    """Letters and digits only, without maker and brand: `NVIDIA GeForce RTX 4090` is `rtx4090`."""
     letters = "".join(letter for letter in word.lower() if letter.isalnum())
     for brand in ("nvidia", "amd", "geforce", "instinct"):
         letters = letters.removeprefix(brand)
@@ -74,13 +74,14 @@ def _not_found(word: str, gpus: tuple[Gpu, ...]) -> NotFoundError:
     shown = word[:_LONGEST_WORD]
     plain = _plain(shown)
     begun = sorted({gpu.id for gpu in gpus if plain and _plain(gpu.id).startswith(plain)})
-    if begun:
+    if len(begun) > 1:
         return NotFoundError(
             f"GPU `{shown}` could be {len(begun)} different ones",
             why=", ".join(begun),
             hints=tuple(f"`soong gpus info {near}`" for near in begun[:3]),
         )
     names = _names.of(gpus)
-    near = dict.fromkeys(names[name].id for name in get_close_matches(plain, list(names), n=5, cutoff=0.6))
+    alike = (names[name].id for name in get_close_matches(plain, list(names), n=5))
+    near = dict.fromkeys([*begun, *alike])
     did_you_mean = tuple(f"did you mean `{gpu_id}`?" for gpu_id in list(near)[:2])
     return NotFoundError(f"there is no GPU `{shown}`", hints=(*did_you_mean, "`soong gpus` lists them"))

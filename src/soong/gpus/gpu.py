@@ -26,7 +26,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
         compute_capability: CUDA's, as (9, 0); None for AMD.
         native_formats: number formats its tensor cores multiply: of fp32 fp16 bf16 int8 fp8 fp4.
         interconnect: between GPUs of one machine: `NVLink 4`, `PCIe 4.0 x16`, ...
-        interconnect_bytes_per_second: per GPU, both directions together as vendors print it; None when not stated.
+        interconnect_bytes_per_second: per GPU, both directions together as vendors print it.
         cpu_architecture: `arm64` where the GPU only comes with an Arm host; else `x86_64`.
         unified_memory: the GPU shares the host's memory (GB10), so the system takes its part.
         source: where the figures stand. as_of: the day they were read, ISO.

@@ -1,8 +1,8 @@
 """The bytes of weights that one GPU holds once an engine has loaded a model.
 
 Tensor parallelism divides most matrices, but not evenly: the vocabulary is padded, key and value heads are
-repeated once the GPUs outnumber them, norms and routers stand whole on every GPU. Kernels keep packed numbers in
-layouts of their own, with scales widened or padded. Sources, unless a line says otherwise: vLLM 0.33
+repeated once the GPUs outnumber them, norms and routers stand whole on every GPU. Kernels keep packed numbers
+in layouts of their own, with scales widened or padded. Sources, unless a line says otherwise: vLLM 0.33
 `layers/linear.py`, `layers/vocab_parallel_embedding.py`, `layers/quantization/`, `layers/fused_moe/oracle/`;
 SGLang 0.5 has the same rules.
 """

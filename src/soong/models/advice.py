@@ -1,7 +1,7 @@
 """Which model for which job: answers from the decision tree and the decision matrix in `data/advice.toml`.
 
-The tree names models; what they cost is the planner's to say. So the answer is an ordered list: the planner takes
-the first that a budget allows.
+The tree names models; what they cost is the planner's to say. So the answer is an ordered list, and the
+planner takes the first that a budget allows.
 """
 
 from __future__ import annotations
@@ -54,8 +54,8 @@ class Advice(msgspec.Struct, frozen=True, kw_only=True):
         reason: why, one sentence.
         scenario: the row of the decision matrix that this is, where there is one.
         holds_context: whether the first model's stated limit holds the context asked for.
-        alternatives: ids of further models listed for the task whose stated limit holds the context: first those
-            listed for it before all else, the newest in front.
+        alternatives: ids of further models listed for the task whose stated limit holds the context: those
+            listed for it before all else come first, the newest in front.
     """
 
     task: str

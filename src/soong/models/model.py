@@ -124,7 +124,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def serving_config(self) -> dict[str, Any] | None:
-        """What `config.json` of the serving repository says of sizes; None where only a parameter count is known."""
+        """What `config.json` of the serving repository says of sizes; None where only a count is known."""
         if self.config is None:
             return None
         packed = self.quantization_config

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Market(Protocol):
-    """A place where machines are for rent. Each cloud brings one; the packaged price list is one without a network."""
+    """A place where machines are for rent; each cloud brings one."""
 
     def offers(self) -> Sequence[Offer]:
         """Every machine for rent here, with its price and, where the cloud says so, whether one is free now.

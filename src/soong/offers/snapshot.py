@@ -57,8 +57,8 @@ def _check_gpus(offers: tuple[Offer, ...], gpus: tuple[Gpu, ...]) -> None:
     known = {gpu.id for gpu in gpus}
     for offer in offers:
         if offer.gpu not in known:
-            path = paths.config_file("prices.toml")
+            where = f"{paths.config_file('prices.toml')}, [[price]] `{offer.cloud} {offer.instance_type}`"
             raise ConfigError(
-                f"{path}, [[price]] `{offer.cloud} {offer.instance_type}`: `gpu` is `{offer.gpu[:_LONGEST_WORD]}`, which no table knows",
+                f"{where}: `gpu` is `{offer.gpu}`, which is in no table of GPUs",
                 hints=("`soong gpus` lists the ids", f"or describe it in {paths.config_file('gpus.toml')}"),
             )

@@ -280,7 +280,7 @@ def _candidate(
     footprint = engines.footprint(served, gpu, workload, settings)
     if problem is None and parallel == 0:
         problem = note
-    verdict, reasons = ("unsupported", (problem,)) if problem else judge(footprint)
+    verdict, reasons = ("unsupported", (problem,)) if problem else judge(footprint, workload.sequences)
     argv = engines.launch_argv(model.serve_from, workload, settings, footprint) if verdict in _STARTS else ()
     return Candidate(
         gpu=gpu,

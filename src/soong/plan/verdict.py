@@ -14,21 +14,35 @@ if TYPE_CHECKING:
     from soong.plan.plan import Verdict
 
 
-def judge(footprint: Footprint) -> tuple[Verdict, tuple[str, ...]]:
+def judge(footprint: Footprint, sequences: int = 1) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict on one GPU's footprint, and why it is not `fits`.
 
-    `fits`: the engine starts, need × 1.1 ≤ the GPU's memory (the specification's headroom), and what stays beyond
-    the need is more than the figure may be off. `tight`: the engine starts with less. `too-small`: it does not.
+    `fits`: the engine starts, its pool holds the whole workload, need × 1.1 ≤ the GPU's memory (the specification's
+    headroom), and what is left over, in the pool and on the GPU, is more than the figures may be off.
+    `tight`: the engine starts with less. `too-small`: it does not start.
     """
     if not footprint.starts:
         return "too-small", (footprint.refusal,)
-    spare_bytes = footprint.total_bytes - footprint.need_bytes
+    lacking = _lacking(footprint, sequences)
+    return ("tight", (lacking,)) if lacking else ("fits", ())
+
+
+def _lacking(footprint: Footprint, sequences: int) -> str:
+    """What keeps an engine that starts from fitting; empty when nothing does."""
+    pool_bytes = footprint.kv_pool_bytes + footprint.state_bytes
+    if footprint.workload_kv_bytes > pool_bytes:
+        held = footprint.max_sequences or 0
+        return f"holds {held} of {sequences} full sequences at once; the others wait"
     if footprint.need_bytes * HEADROOM_FACTOR > footprint.total_bytes:
-        need = units.format_gib(footprint.need_bytes)
-        return "tight", (f"needs {need} of {units.format_gib(footprint.total_bytes)}: under 10% headroom",)
-    if spare_bytes <= footprint.uncertainty_bytes:
-        return "tight", (f"the figure may be off by {units.format_gib(footprint.uncertainty_bytes)}",)
-    return "fits", ()
+        need, total = units.format_gib(footprint.need_bytes), units.format_gib(footprint.total_bytes)
+        return f"needs {need} of {total}: under 10% headroom"
+    if min(pool_bytes - footprint.workload_kv_bytes, _spare(footprint)) <= footprint.uncertainty_bytes:
+        return f"what is left is within the error of the figure, {units.format_gib(footprint.uncertainty_bytes)}"
+    return ""
+
+
+def _spare(footprint: Footprint) -> int:
+    return footprint.total_bytes - footprint.need_bytes
 
 
 def judge_by_rule_of_thumb(estimate: RuleOfThumb, gpu: Gpu, gpu_count: int) -> tuple[Verdict, tuple[str, ...]]:

@@ -1,0 +1,1 @@
+"""Where soong keeps things, and what the user has set."""

@@ -1,8 +1,8 @@
 """Where soong keeps things: one function per directory, one variable, `SOONG_HOME`, that moves them all.
 
-Asking for a directory does not make it: reading works in a home that cannot be written. Whoever writes calls `made`.
-Paths are plain text where the start of every command reads them, since `pathlib` and `platformdirs` together cost
-more than the reading.
+Asking for a directory does not make it: reading works in a home that cannot be written. Whoever writes calls
+`made`. Paths are plain text where the start of every command reads them, since `pathlib` and `platformdirs`
+together cost more than the reading.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 HOME_VARIABLE = "SOONG_HOME"
 
+_ON_LINUX = sys.platform == "linux"
 _XDG = {
     "config": ("XDG_CONFIG_HOME", "~/.config"),
     "state": ("XDG_STATE_HOME", "~/.local/state"),
@@ -77,7 +78,7 @@ def _directory(kind: str) -> str:
     home = os.environ.get(HOME_VARIABLE, "").strip()
     if home:
         return os.path.join(os.path.expanduser(home), kind)  # noqa: PTH111, PTH118 - see the module's docstring
-    if sys.platform == "linux":
+    if _ON_LINUX:
         return _linux_directory(kind)
     return _platform_directory(kind)
 

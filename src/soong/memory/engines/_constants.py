@@ -6,6 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from soong.errors import UsageError
+from soong.tables import packaged_document
 
 
 def version_tuple(text: str) -> tuple[int, ...]:
@@ -30,19 +31,7 @@ def version_tuple(text: str) -> tuple[int, ...]:
 @lru_cache(maxsize=1)
 def engine_tables() -> dict[str, Any]:
     """The whole table, by engine."""
-    try:
-        from soong.tables import packaged
-    except ModuleNotFoundError:
-        return _read_toml()
-    tables: dict[str, Any] = packaged("engines")
-    return tables
-
-
-def _read_toml() -> dict[str, Any]:
-    import tomllib
-    from importlib.resources import files
-
-    return tomllib.loads((files("soong.data") / "engines.toml").read_text(encoding="utf-8"))
+    return packaged_document("engines", dict)
 
 
 @lru_cache(maxsize=256)

@@ -90,9 +90,15 @@ def graph_bytes(facts: Facts, gpu: Gpu, rules: dict[str, Any], terms: dict[str, 
     return int(total)
 
 
-def context_bytes(rules: dict[str, Any], gpus: int) -> int:
+def nvlinked(gpu: Gpu) -> bool:
+    """Whether the GPUs of a group talk over NVLink; assumed where nothing is known, since it takes more memory."""
+    return not gpu.interconnect or "nvlink" in gpu.interconnect.lower()
+
+
+def context_bytes(rules: dict[str, Any], gpu: Gpu, gpus: int) -> int:
     """What a GPU has lost before the engine takes its first reading: driver context and, in a group, NCCL."""
-    return int(rules["driver_context_bytes"] + by_group_size(rules["group_context_bytes"], gpus))
+    group = by_group_size(rules["group_context_bytes"], gpus) if nvlinked(gpu) else 0
+    return int(rules["driver_context_bytes"] + group)
 
 
 def non_torch_bytes(rules: dict[str, Any], gpu: Gpu, gpus: int) -> int:
@@ -100,7 +106,7 @@ def non_torch_bytes(rules: dict[str, Any], gpu: Gpu, gpus: int) -> int:
     table = rules["non_torch_bytes"]
     if gpus == 1:
         return by_group_size(table, 1)
-    if gpu.interconnect and "nvlink" not in gpu.interconnect.lower():
+    if not nvlinked(gpu):
         return int(rules["non_torch_without_nvlink_bytes"])
     if gpu.compute_capability is not None and gpu.compute_capability < HOPPER:
         return min(by_group_size(table, gpus), int(rules["non_torch_older_nvlink_bytes"]))

@@ -127,7 +127,7 @@ def _prepare(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: st
         rules=constants,
         kv_bytes_per_token=kv_bytes_per_token(facts.kinds),
         state_bytes_per_sequence=state_bytes_per_sequence(facts.kinds),
-        context_bytes=_vllm_budget.context_bytes(constants, settings.tensor_parallel),
+        context_bytes=_vllm_budget.context_bytes(constants, gpu, settings.tensor_parallel),
         non_torch_bytes=_vllm_budget.non_torch_bytes(constants, gpu, settings.tensor_parallel),
         context_limit_tokens=model.architecture.context_limit_tokens or LONGEST_CONTEXT_TOKENS,
         transient={},

@@ -64,10 +64,17 @@ def delta_weights(prefix: str, sizes: Delta, *, layers: Layers, fused: bool) -> 
     if fused:
         rows = {"in_proj_qkvz": sizes.conv_width + sizes.value_width, "in_proj_ba": 2 * heads}
     else:
-        rows = {"in_proj_qkv": sizes.conv_width, "in_proj_z": sizes.value_width, "in_proj_b": heads, "in_proj_a": heads}
+        rows = {
+            "in_proj_qkv": sizes.conv_width,
+            "in_proj_z": sizes.value_width,
+            "in_proj_b": heads,
+            "in_proj_a": heads,
+        }
     weights: list[Weight] = []
     for name, size in rows.items():
-        weights += _parts.linear(f"{prefix}.{name}", size, sizes.hidden_size, "attention", "column", layers=layers)
+        weights += _parts.linear(
+            f"{prefix}.{name}", size, sizes.hidden_size, "attention", "column", layers=layers
+        )
     conv = (sizes.conv_width, 1, sizes.kernel)
     return [
         *weights,
@@ -90,7 +97,9 @@ def delta_cache(sizes: Delta, layers: int) -> StateCache:
     tensors = (
         StateTensor(name="conv", shape=(sizes.kernel - 1, sizes.conv_width), split=1),
         StateTensor(
-            name="recurrent", shape=(sizes.value_heads, sizes.value_dim, sizes.key_dim), dtype=sizes.state_dtype
+            name="recurrent",
+            shape=(sizes.value_heads, sizes.value_dim, sizes.key_dim),
+            dtype=sizes.state_dtype,
         ),
     )
     return StateCache(kind="gdn", layers=layers, tensors=tensors)

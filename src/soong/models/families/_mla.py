@@ -69,7 +69,13 @@ def latent_attention(prefix: str, sizes: Latent, *, layers: Layers) -> list[Weig
             layers=layers,
         ),
         *_parts.linear(
-            f"{prefix}.o_proj", hidden_size, heads * sizes.value_dim, "attention", "row", layers=layers, bias=sizes.bias
+            f"{prefix}.o_proj",
+            hidden_size,
+            heads * sizes.value_dim,
+            "attention",
+            "row",
+            layers=layers,
+            bias=sizes.bias,
         ),
     ]
 
@@ -78,10 +84,18 @@ def _queries(prefix: str, sizes: Latent, *, layers: Layers) -> list[Weight]:
     out_size = sizes.heads * (sizes.nope_dim + sizes.rope_dim)
     rank = sizes.query_rank
     if not rank:
-        return _parts.linear(f"{prefix}.q_proj", out_size, sizes.hidden_size, "attention", "column", layers=layers)
+        return _parts.linear(
+            f"{prefix}.q_proj", out_size, sizes.hidden_size, "attention", "column", layers=layers
+        )
     return [
         *_parts.linear(
-            f"{prefix}.q_a_proj", rank, sizes.hidden_size, "attention", "replicated", layers=layers, bias=sizes.bias
+            f"{prefix}.q_a_proj",
+            rank,
+            sizes.hidden_size,
+            "attention",
+            "replicated",
+            layers=layers,
+            bias=sizes.bias,
         ),
         *_parts.norm(f"{prefix}.q_a_layernorm", rank, layers=layers),
         *_parts.linear(f"{prefix}.q_b_proj", out_size, rank, "attention", "column", layers=layers),
@@ -110,7 +124,9 @@ def indexer_weights(prefix: str, indexer: Indexer, sizes: Latent, *, layers: Lay
     """
     heads, dim = indexer
     return [
-        *_parts.linear(f"{prefix}.wq_b", heads * dim, sizes.query_rank, "attention", "replicated", layers=layers),
+        *_parts.linear(
+            f"{prefix}.wq_b", heads * dim, sizes.query_rank, "attention", "replicated", layers=layers
+        ),
         _parts.matrix(f"{prefix}.wk", (dim, sizes.hidden_size), "attention", layers=layers),
         _parts.matrix(f"{prefix}.weights_proj", (heads, sizes.hidden_size), "attention", layers=layers),
         _parts.vector(f"{prefix}.k_norm", dim, "norm", layers=layers, dtype="float32"),

@@ -32,7 +32,8 @@ def read_mixture(config: Config, *, balanced: bool) -> Mixture:
         count=config.integer("n_routed_experts", "num_experts", default=0),
         per_token=config.integer("num_experts_per_tok", "num_experts_per_token", default=0),
         intermediate_size=intermediate_size,
-        shared_intermediate_size=intermediate_size * config.integer("n_shared_experts", "num_shared_experts", default=0),
+        shared_intermediate_size=intermediate_size
+        * config.integer("n_shared_experts", "num_shared_experts", default=0),
         balanced=balanced,
     )
 

@@ -1,6 +1,7 @@
 """Join a language model with its towers: read the text section through its own family, add the rest.
 
-Multimodal configs nest the language model's sizes under `text_config`, or leave them at top level (older files). Nested sections
+Multimodal configs nest the language model's sizes under `text_config`, or leave them at top level (older
+files). Nested sections
 are saved without the values that equal their configuration class's defaults, so those defaults are here.
 """
 
@@ -68,12 +69,13 @@ TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "gemma": {"hidden_size": 3072, "head_dim": 256, "vocab_size": 256000, "max_position_embeddings": 8192},
 }
-"""Values that transformers leaves out of a saved section: `configuration_llama.py`, `configuration_mistral.py`,
-`configuration_gemma3.py`, `configuration_gemma.py`."""
+"""Values that transformers leaves out of a saved section: `configuration_llama.py`,
+`configuration_mistral.py`, `configuration_gemma3.py`, `configuration_gemma.py`."""
 
 
 def text_section(config: Config, *keys: str) -> Config:
-    """The section that describes the language model: the first of `keys`, or the config itself in older files."""
+    """The section that describes the language model: the first of `keys`, or the config itself in older
+    files."""
     for key in keys or ("text_config",):
         if key in config:
             return config.section(key)
@@ -81,7 +83,12 @@ def text_section(config: Config, *keys: str) -> Config:
 
 
 def read_text(
-    config: Config, section: Config, *, prefix: str, model_type: str = "", defaults: Mapping[str, Any] | None = None
+    config: Config,
+    section: Config,
+    *,
+    prefix: str,
+    model_type: str = "",
+    defaults: Mapping[str, Any] | None = None,
 ) -> Architecture:
     """The language model of a multimodal config.
 
@@ -133,13 +140,3 @@ def _with_head_at(weights: tuple[Weight, ...], head: str) -> tuple[Weight, ...]:
         else weight
         for weight in weights
     )
-
-
-def new_names(config: Config) -> bool:
-    """Whether the quantizer named modules as transformers 5 does (`model.vision_tower`), not as older checkpoints do."""
-    section = config.section("quantization_config")
-    for key in ("modules_to_not_convert", "ignore", "exclude_modules"):
-        listed = section.values.get(key)
-        if isinstance(listed, list):
-            return any(isinstance(item, str) and "model.vision_tower" in item.replace("\\", "") for item in listed)
-    return False

@@ -1,8 +1,9 @@
 """The bricks of vision and audio towers: patch convolutions, position tables, encoder layers, projectors.
 
-Towers differ in names, biases, norms and gates, hardly in build, so one `Layer` describes how a tower's encoder layer is
-made and `encoder` turns it into weights. Engines divide most towers by tensor parallelism like decoders; towers
-that an engine runs as plain modules are marked `split=False`, and every GPU holds all of them.
+Towers differ in names, biases, norms and gates, hardly in build, so one `Layer` describes how a tower's
+encoder layer is
+made and `encoder` turns it into weights. Engines divide most towers by tensor parallelism like decoders;
+towers that an engine runs as plain modules are marked `split=False`, and every GPU holds all of them.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class Layer(msgspec.Struct, frozen=True, kw_only=True):
     qkv: the three projections, or one name where the checkpoint holds them fused.
     up: one matrix into the wide space, or two where the MLP is gated.
     norms: LayerNorms where `norm_bias`, else RMSNorms. head_norms: norms of the size of one head.
-    scales: vectors of the hidden size (layer scale). key_bias: False where only queries and values have one (Whisper).
-    split: divided by tensor parallelism; mlp_split: the same for the MLP alone.
+    scales: vectors of the hidden size (layer scale). key_bias: False where only queries and values have one
+    (Whisper). split, mlp_split: whether tensor parallelism divides the attention and the MLP.
     """
 
     attention: str = "self_attn."
@@ -75,7 +76,8 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def sizes(config: Config, *, part: Part = "vision", **defaults: int) -> Sizes:
-    """The sizes under the names that most vision configs use; `defaults` are the configuration class's own."""
+    """The sizes under the names that most vision configs use; `defaults` are the configuration class's
+    own."""
     hidden = config.integer("hidden_size", default=defaults.get("hidden"), least=1)
     heads = config.integer("num_attention_heads", "num_heads", default=defaults.get("heads"), least=1)
     return Sizes(
@@ -129,9 +131,14 @@ def _layers(path: str, layer: Layer, size: Sizes, layers: Layers, *, served: boo
         *(
             weight
             for name in layer.norms
-            for weight in norm(f"{path}.{name}", size.hidden, size.part, layers=layers, bias=layer.norm_bias, served=served)
+            for weight in norm(
+                f"{path}.{name}", size.hidden, size.part, layers=layers, bias=layer.norm_bias, served=served
+            )
         ),
-        *(vector(f"{path}.{name}", size.hidden, size.part, layers=layers, served=served) for name in layer.scales),
+        *(
+            vector(f"{path}.{name}", size.hidden, size.part, layers=layers, served=served)
+            for name in layer.scales
+        ),
     ]
 
 
@@ -142,9 +149,20 @@ def _attention(prefix: str, layer: Layer, size: Sizes, layers: Layers, *, served
     weights = []
     for index, name in enumerate(layer.qkv):
         bias = layer.qkv_bias and (layer.key_bias or index != 1)
-        weights += linear(prefix + name, rows, size.hidden, size.part, column, layers=layers, bias=bias, served=served)
+        weights += linear(
+            prefix + name, rows, size.hidden, size.part, column, layers=layers, bias=bias, served=served
+        )
     out: Shard = "row" if layer.split else "replicated"
-    weights += linear(prefix + layer.out, size.hidden, width, size.part, out, layers=layers, bias=layer.out_bias, served=served)
+    weights += linear(
+        prefix + layer.out,
+        size.hidden,
+        width,
+        size.part,
+        out,
+        layers=layers,
+        bias=layer.out_bias,
+        served=served,
+    )
     for name in layer.head_norms:
         weights.append(vector(prefix + name, size.head_dim, size.part, layers=layers, served=served))
     return weights
@@ -152,16 +170,29 @@ def _attention(prefix: str, layer: Layer, size: Sizes, layers: Layers, *, served
 
 def mlp(prefix: str, layer: Layer, size: Sizes, layers: Layers = (), *, served: bool = True) -> list[Weight]:
     """The plain or gated MLP of one or all layers."""
-    split = layer.split and layer.mlp_split
-    column: Shard = "column" if split else "replicated"
-    row: Shard = "row" if split else "replicated"
+    column: Shard = "column" if layer.mlp_split else "replicated"
+    row: Shard = "row" if layer.mlp_split else "replicated"
     weights = []
     for name in layer.up:
         weights += linear(
-            prefix + name, size.inner, size.hidden, size.part, column, layers=layers, bias=layer.mlp_bias, served=served
+            prefix + name,
+            size.inner,
+            size.hidden,
+            size.part,
+            column,
+            layers=layers,
+            bias=layer.mlp_bias,
+            served=served,
         )
     weights += linear(
-        prefix + layer.down, size.hidden, size.inner, size.part, row, layers=layers, bias=layer.mlp_bias, served=served
+        prefix + layer.down,
+        size.hidden,
+        size.inner,
+        size.part,
+        row,
+        layers=layers,
+        bias=layer.mlp_bias,
+        served=served,
     )
     return weights
 
@@ -182,7 +213,13 @@ def linear(
 
 
 def convolution(
-    path: str, shape: Sequence[int], part: Part = "vision", *, bias: bool = True, layers: Layers = (), served: bool = True
+    path: str,
+    shape: Sequence[int],
+    part: Part = "vision",
+    *,
+    bias: bool = True,
+    layers: Layers = (),
+    served: bool = True,
 ) -> list[Weight]:
     """A convolution of shape (out, in, *kernel), which no engine divides and no quantization packs."""
     weights = [Weight(path=path, shape=tuple(shape), part=part, layers=layers, served=served)]
@@ -191,18 +228,28 @@ def convolution(
     return weights
 
 
-def table(path: str, shape: Sequence[int], part: Part = "vision", *, layers: Layers = (), served: bool = True) -> Weight:
+def table(
+    path: str, shape: Sequence[int], part: Part = "vision", *, layers: Layers = (), served: bool = True
+) -> Weight:
     """Learned positions, class tokens and other tensors that are added, not multiplied."""
     return Weight(path=path, shape=tuple(shape), part=part, layers=layers, served=served)
 
 
-def vector(path: str, size: int, part: Part = "vision", *, layers: Layers = (), served: bool = True) -> Weight:
+def vector(
+    path: str, size: int, part: Part = "vision", *, layers: Layers = (), served: bool = True
+) -> Weight:
     """A vector that every GPU holds."""
     return _parts.vector(path, size, part, layers=layers, served=served)
 
 
 def norm(
-    path: str, size: int, part: Part = "vision", *, layers: Layers = (), bias: bool = True, served: bool = True
+    path: str,
+    size: int,
+    part: Part = "vision",
+    *,
+    layers: Layers = (),
+    bias: bool = True,
+    served: bool = True,
 ) -> list[Weight]:
     """A LayerNorm, or an RMSNorm where it has no bias, counted with its tower."""
     weights = [vector(path, size, part, layers=layers, served=served)]
@@ -245,11 +292,14 @@ def square(value: int) -> int:
     return isqrt(min(value, LARGEST))
 
 
-def image_text_tower(prefix: str, config: Config, *, kind: str, deepest: int | None = None, post_norm: bool = True) -> list[Weight]:
+def image_text_tower(
+    prefix: str, config: Config, *, kind: str, deepest: int | None = None, post_norm: bool = True
+) -> list[Weight]:
     """A CLIP or SigLIP vision tower at `prefix`, defaults from their configuration classes.
 
     `deepest`: layers that an engine loads; `post_norm`: whether it loads the last norm.
-    Source: transformers `modeling_clip.py`, `modeling_siglip.py` and their configuration files; vLLM `clip.py`, `siglip.py`.
+    Source: transformers `modeling_clip.py`, `modeling_siglip.py` and their configuration files; vLLM
+    `clip.py`, `siglip.py`.
     """
     clip = kind == "clip_vision_model"
     size = sizes(config, hidden=768, inner=3072, depth=12, heads=12)
@@ -257,7 +307,9 @@ def image_text_tower(prefix: str, config: Config, *, kind: str, deepest: int | N
     hidden = size.hidden
     positions = grid(config, image=224, patch=patch) + clip
     weights = [
-        *convolution(f"{prefix}.embeddings.patch_embedding", patches(config, hidden, patch=patch), bias=not clip),
+        *convolution(
+            f"{prefix}.embeddings.patch_embedding", patches(config, hidden, patch=patch), bias=not clip
+        ),
         table(f"{prefix}.embeddings.position_embedding", (positions, hidden)),
         *encoder(f"{prefix}.encoder.layers.{{}}", CLIP, size, served=deepest),
         *norm(f"{prefix}.post_layernorm", hidden, served=post_norm),
@@ -271,7 +323,8 @@ def image_text_tower(prefix: str, config: Config, *, kind: str, deepest: int | N
 
 
 def _pooling_head(prefix: str, size: Sizes) -> list[Weight]:
-    """SigLIP's attention pooling, in most checkpoints, though language models read the patches and engines skip it."""
+    """SigLIP's attention pooling, in most checkpoints, though language models read the patches and engines
+    skip it."""
     hidden = size.hidden
     return [
         table(f"{prefix}.probe", (1, 1, hidden), served=False),
@@ -284,7 +337,8 @@ def _pooling_head(prefix: str, size: Sizes) -> list[Weight]:
 
 
 def audio_sizes(audio: Config) -> Sizes:
-    """The sizes of a Whisper-like encoder; defaults of the omni models' audio configs, which are those of Whisper large."""
+    """The sizes of a Whisper-like encoder; defaults of the omni models' audio configs, which are those of
+    Whisper large."""
     width = audio.integer("d_model", default=1280, least=1)
     return Sizes(
         hidden=width,
@@ -295,7 +349,8 @@ def audio_sizes(audio: Config) -> Sizes:
 
 
 def audio_tower(prefix: str, audio: Config) -> list[Weight]:
-    """Whisper's convolutions and encoder layers, without positions and the closing norm, which models name differently."""
+    """Whisper's convolutions and encoder layers, without positions and the closing norm, which models name
+    differently."""
     size = audio_sizes(audio)
     bins = audio.integer("num_mel_bins", default=128, least=1)
     return [

@@ -51,7 +51,9 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     ]
     if drafts:
         moe = _feed_forward(f"{body}.mlp", base, sizes, (), drafts) if sizes.count else ()
-        weights += _draft.draft([*moe, *_norms(body, base.hidden_size, drafts), *_draft_ends(config, body, base, drafts)])
+        weights += _draft.draft(
+            [*moe, *_norms(body, base.hidden_size, drafts), *_draft_ends(config, body, base, drafts)]
+        )
     return _common.architecture(
         config,
         base,
@@ -67,7 +69,9 @@ def read(config: Config, prefix: str = "model") -> Architecture:
 def _draft_layers(config: Config) -> int:
     count = config.integer("num_nextn_predict_layers", default=0)
     if count > config.layers():
-        raise ConfigError(f"`{config.where('num_nextn_predict_layers')}` is {count:,}, which no real model has")
+        raise ConfigError(
+            f"`{config.where('num_nextn_predict_layers')}` is {count:,}, which no real model has"
+        )
     return count
 
 
@@ -98,7 +102,11 @@ def _attention(
     weights += _mla.indexer_weights(f"{path}.indexer", indexer, sizes, layers=own)
     if drafts:
         weights += _draft.draft(_mla.indexer_weights(f"{path}.indexer", indexer, sizes, layers=drafts))
-    return weights, (_mla.latent_cache(sizes, base.layers, indexer=indexer, indexer_layers=len(own)),), sizes.heads
+    return (
+        weights,
+        (_mla.latent_cache(sizes, base.layers, indexer=indexer, indexer_layers=len(own)),),
+        sizes.heads,
+    )
 
 
 def _plain_attention(
@@ -116,7 +124,11 @@ def _plain_attention(
         bias=bias,
         out_bias=bias,
     )
-    return weights, (AttentionCache(layers=base.layers, kv_heads=kv_heads, key_dim=head_dim, value_dim=head_dim),), heads
+    return (
+        weights,
+        (AttentionCache(layers=base.layers, kv_heads=kv_heads, key_dim=head_dim, value_dim=head_dim),),
+        heads,
+    )
 
 
 def _indexed_layers(config: Config, layers: int) -> Layers:
@@ -157,10 +169,13 @@ def _draft_ends(config: Config, body: str, base: Base, layers: Layers) -> list[W
     weights = [
         *_parts.norm(f"{body}.enorm", hidden_size, layers=layers),
         *_parts.norm(f"{body}.hnorm", hidden_size, layers=layers),
-        *_parts.linear(f"{body}.eh_proj", hidden_size, 2 * hidden_size, "mtp", "replicated", layers=layers),
+        # The published FP8 totals count it in 16 bits: quantization leaves it alone.
+        _parts.matrix(f"{body}.eh_proj", (hidden_size, 2 * hidden_size), "mtp", layers=layers),
         *_parts.norm(f"{body}.shared_head.norm", hidden_size, layers=layers),
     ]
     if config.text("model_type") not in SHARED_ENDS_TYPES:
         for name in ("embed_tokens", "shared_head.head"):
-            weights.append(_parts.matrix(f"{body}.{name}", (vocab_size, hidden_size), "mtp", "vocab", layers=layers))
+            weights.append(
+                _parts.matrix(f"{body}.{name}", (vocab_size, hidden_size), "mtp", "vocab", layers=layers)
+            )
     return weights

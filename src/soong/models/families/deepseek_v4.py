@@ -36,7 +36,9 @@ def read(config: Config, prefix: str = "") -> Architecture:
     layers = tuple(range(base.layers))
     drafts = tuple(range(config.integer("num_nextn_predict_layers", default=0)))
     if len(drafts) > base.layers:
-        raise ConfigError(f"`{config.where('num_nextn_predict_layers')}` is {len(drafts):,}, which no real model has")
+        raise ConfigError(
+            f"`{config.where('num_nextn_predict_layers')}` is {len(drafts):,}, which no real model has"
+        )
     ratios = _ratios(config, base.layers)
     hashed = min(config.integer("num_hash_layers", default=0), base.layers)
     dot = f"{prefix}." if prefix else ""
@@ -49,7 +51,9 @@ def read(config: Config, prefix: str = "") -> Architecture:
         *_parts.lm_head(base.vocab_size, base.hidden_size, tied=base.tied, path=f"{dot}head"),
     ]
     if drafts:
-        weights += _draft.draft([*_layer(f"{dot}mtp.{{}}", config, drafts, 0), *_draft_ends(f"{dot}mtp.{{}}", config, drafts)])
+        weights += _draft.draft(
+            [*_layer(f"{dot}mtp.{{}}", config, drafts, 0), *_draft_ends(f"{dot}mtp.{{}}", config, drafts)]
+        )
     return _common.architecture(
         config,
         base,
@@ -102,8 +106,14 @@ def _attention(prefix: str, config: Config, layers: Layers) -> list[Weight]:
 
 def _experts(prefix: str, config: Config, layers: Layers, hashed: int) -> list[Weight]:
     """The first `hashed` layers look experts up by token, the others route by score with a balancing bias."""
-    hidden_size, wide = config.integer("hidden_size", least=1), config.integer("moe_intermediate_size", least=1)
-    count, per_token = config.integer("n_routed_experts", least=1), config.integer("num_experts_per_tok", least=1)
+    hidden_size, wide = (
+        config.integer("hidden_size", least=1),
+        config.integer("moe_intermediate_size", least=1),
+    )
+    count, per_token = (
+        config.integer("n_routed_experts", least=1),
+        config.integer("num_experts_per_tok", least=1),
+    )
     shared = wide * config.integer("n_shared_experts", default=0)
     weights = _parts.router(f"{prefix}.gate", count, hidden_size, layers=layers)
     if hashed:
@@ -199,9 +209,13 @@ def _draft_ends(body: str, config: Config, layers: Layers) -> list[Weight]:
     for name in ("enorm", "hnorm", "norm"):
         weights += _parts.norm(f"{body}.{name}", hidden_size, layers=layers)
     for name in ("e_proj", "h_proj"):
-        weights += _parts.linear(f"{body}.{name}", hidden_size, hidden_size, "mtp", "replicated", layers=layers)
+        weights += _parts.linear(
+            f"{body}.{name}", hidden_size, hidden_size, "mtp", "replicated", layers=layers
+        )
     for name in () if config.text("expert_dtype") == "fp4" else ("emb.tok_emb", "head"):
-        weights.append(_parts.matrix(f"{body}.{name}", (vocab_size, hidden_size), "mtp", "vocab", layers=layers))
+        weights.append(
+            _parts.matrix(f"{body}.{name}", (vocab_size, hidden_size), "mtp", "vocab", layers=layers)
+        )
     return weights
 
 

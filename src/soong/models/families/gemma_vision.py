@@ -15,13 +15,19 @@ _GEMMA_4 = _towers.Layer(
     out="o_proj.linear",
     up=("gate_proj.linear", "up_proj.linear"),
     down="down_proj.linear",
-    norms=("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm"),
+    norms=(
+        "input_layernorm",
+        "post_attention_layernorm",
+        "pre_feedforward_layernorm",
+        "post_feedforward_layernorm",
+    ),
     head_norms=("q_norm", "k_norm"),
     qkv_bias=False,
     out_bias=False,
     mlp_bias=False,
     norm_bias=False,
     split=False,
+    mlp_split=False,
 )
 
 
@@ -71,7 +77,9 @@ def _towers_of_gemma_4(config: Config, text_size: int) -> list[Weight]:
         if "output_proj_dims" not in audio:
             width = 1536
         weights += _audio_4("model.audio_tower", audio, width)
-        weights += _towers.linear("model.embed_audio.embedding_projection", text_size, width, "projector", bias=False)
+        weights += _towers.linear(
+            "model.embed_audio.embedding_projection", text_size, width, "projector", bias=False
+        )
     return weights
 
 
@@ -83,7 +91,11 @@ def _vision_4(prefix: str, vision: Config) -> list[Weight]:
     weights = [
         _towers.table(f"{prefix}.patch_embedder.position_embedding_table", (2, positions, size.hidden)),
         *_towers.linear(
-            f"{prefix}.patch_embedder.input_proj", size.hidden, _towers.COLOURS * patch**2, "vision", bias=False
+            f"{prefix}.patch_embedder.input_proj",
+            size.hidden,
+            _towers.COLOURS * patch**2,
+            "vision",
+            bias=False,
         ),
         *_towers.encoder(f"{prefix}.encoder.layers.{{}}", _GEMMA_4, size),
     ]
@@ -100,7 +112,9 @@ def _audio_4(prefix: str, audio: Config, out: int) -> list[Weight]:
     weights = [
         *_towers.convolution(f"{subsample}.layer0.conv", (channels[0], 1, 3, 3), "audio", bias=False),
         _towers.vector(f"{subsample}.layer0.norm", channels[0], "audio"),
-        *_towers.convolution(f"{subsample}.layer1.conv", (channels[-1], channels[0], 3, 3), "audio", bias=False),
+        *_towers.convolution(
+            f"{subsample}.layer1.conv", (channels[-1], channels[0], 3, 3), "audio", bias=False
+        ),
         _towers.vector(f"{subsample}.layer1.norm", channels[-1], "audio"),
         # Two strides of 2 leave a quarter of the 128 mel bins, each with the last layer's channels.
         *_towers.linear(f"{subsample}.input_proj_linear", width, channels[-1] * 32, "audio", bias=False),
@@ -110,7 +124,9 @@ def _audio_4(prefix: str, audio: Config, out: int) -> list[Weight]:
     for name, rows, columns in _audio_matrices(width):
         weights += _towers.linear(f"{path}.{name}", rows, columns, "audio", layers=layers, bias=False)
     kernel = audio.integer("conv_kernel_size", default=5, least=1)
-    weights.append(_towers.table(f"{path}.lconv1d.depthwise_conv1d", (width, 1, kernel), "audio", layers=layers))
+    weights.append(
+        _towers.table(f"{path}.lconv1d.depthwise_conv1d", (width, 1, kernel), "audio", layers=layers)
+    )
     weights.append(_towers.vector(f"{path}.self_attn.per_dim_scale", width // heads, "audio", layers=layers))
     weights += [_towers.vector(f"{path}.{name}", width, "audio", layers=layers) for name in _AUDIO_NORMS]
     return weights

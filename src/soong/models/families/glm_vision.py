@@ -1,4 +1,5 @@
-"""GLM-4.1V and GLM-4.5V: a tower of gated blocks, a convolution that merges four patches, a gated projector."""
+"""GLM-4.1V and GLM-4.5V: a tower of gated blocks, a convolution that merges four patches, a gated
+projector."""
 
 from __future__ import annotations
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 def read(config: Config) -> Architecture:
     """The architecture of a GLM vision config.
 
-    Source of the shapes: transformers `modeling_glm4v.py`, `modeling_glm4v_moe.py`; of their sharding: vLLM `glm4_1v.py`.
+    Source of the shapes: transformers `modeling_glm4v.py`, `modeling_glm4v_moe.py`; of their sharding: vLLM
+    `glm4_1v.py`.
     """
     section = _multimodal.text_section(config)
     default = "glm4_moe" if config.text("model_type") == "glm4v_moe" else "glm4"
@@ -25,7 +27,8 @@ def read(config: Config) -> Architecture:
 
 
 def _tower(prefix: str, vision: Config) -> list[Weight]:
-    """Defaults of transformers `Glm4vVisionConfig`; `intermediate_size` is the projector's, not the blocks'."""
+    """Defaults of transformers `Glm4vVisionConfig`; `intermediate_size` is the projector's, not the
+    blocks'."""
     hidden = vision.integer("hidden_size", default=1536, least=1)
     out = vision.integer("out_hidden_size", default=4096, least=1)
     wide = vision.integer("intermediate_size", default=13696, least=1)

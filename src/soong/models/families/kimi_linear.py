@@ -37,7 +37,10 @@ def read(config: Config, prefix: str = "model") -> Architecture:
         *_mla.latent_attention(f"{body}.self_attn", sizes, layers=latent),
         *_latent_gate(f"{body}.self_attn.g_proj", config, sizes, latent),
         *_parts.gated_mlp(
-            f"{body}.mlp", hidden_size=base.hidden_size, intermediate_size=base.intermediate_size, layers=dense
+            f"{body}.mlp",
+            hidden_size=base.hidden_size,
+            intermediate_size=base.intermediate_size,
+            layers=dense,
         ),
         *(_experts(f"{body}.block_sparse_moe", config, experts, base.hidden_size, sparse) if sparse else ()),
         *_parts.norm(f"{body}.input_layernorm", base.hidden_size, layers=layers),
@@ -69,11 +72,17 @@ def _delta_attention(prefix: str, linear: Config, hidden_size: int, *, layers: L
     width = heads * dim
     weights: list[Weight] = []
     for name in ("q", "k", "v"):
-        weights += _parts.linear(f"{prefix}.{name}_proj", width, hidden_size, "attention", "column", layers=layers)
+        weights += _parts.linear(
+            f"{prefix}.{name}_proj", width, hidden_size, "attention", "column", layers=layers
+        )
         conv = f"{prefix}.{name}_conv1d"
-        weights.append(_parts.matrix(conv, (width, 1, kernel), "state", "column", layers=layers, dtype="float32"))
+        weights.append(
+            _parts.matrix(conv, (width, 1, kernel), "state", "column", layers=layers, dtype="float32")
+        )
     for name in ("f",) if linear.flag("use_full_rank_gate") else ("f", "g"):
-        weights += _parts.linear(f"{prefix}.{name}_a_proj", dim, hidden_size, "attention", "replicated", layers=layers)
+        weights += _parts.linear(
+            f"{prefix}.{name}_a_proj", dim, hidden_size, "attention", "replicated", layers=layers
+        )
         weights += _parts.linear(f"{prefix}.{name}_b_proj", width, dim, "attention", "column", layers=layers)
     if linear.flag("use_full_rank_gate"):
         weights += _parts.linear(f"{prefix}.g_proj", width, hidden_size, "attention", "column", layers=layers)
@@ -94,7 +103,9 @@ def _latent_gate(path: str, config: Config, sizes: _mla.Latent, layers: Layers) 
     return _parts.linear(path, out_size, sizes.hidden_size, "attention", "column", layers=layers)
 
 
-def _experts(prefix: str, config: Config, sizes: _moe.Mixture, hidden_size: int, layers: Layers) -> list[Weight]:
+def _experts(
+    prefix: str, config: Config, sizes: _moe.Mixture, hidden_size: int, layers: Layers
+) -> list[Weight]:
     narrow = config.integer("routed_expert_hidden_size", default=0)
     weights = _moe.mixture(
         prefix, sizes, hidden_size, layers=layers, expert_hidden_size=narrow, names=("w1", "w3", "w2")

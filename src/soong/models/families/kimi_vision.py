@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 def read(config: Config) -> Architecture:
     """The architecture of a Kimi config with a vision tower.
 
-    Source of the shapes and their sharding: vLLM `kimi_vl.py`, `moonvit.py`, `kimi_k25_vit.py`, `configs/kimi_k3.py`.
+    Source of the shapes and their sharding: vLLM `kimi_vl.py`, `moonvit.py`, `kimi_k25_vit.py`,
+    `configs/kimi_k3.py`.
     """
     section = _multimodal.text_section(config)
     text = _multimodal.read_text(config, section, prefix="language_model.model")

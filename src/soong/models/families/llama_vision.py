@@ -37,7 +37,8 @@ Source: config.json of meta-llama/Llama-4-Scout-17B-16E-Instruct."""
 def read(config: Config) -> Architecture:
     """The architecture of a multimodal Llama config.
 
-    Source of the shapes: transformers `modeling_llama4.py`, `modeling_mllama.py`; of their sharding: vLLM `mllama4.py`.
+    Source of the shapes: transformers `modeling_llama4.py`, `modeling_mllama.py`; of their sharding: vLLM
+    `mllama4.py`.
     """
     if config.text("model_type") == "mllama":
         return _read_mllama(config)
@@ -65,7 +66,9 @@ def _tower_4(vision: Config, text_size: int) -> list[Weight]:
         *_towers.norm(f"{prefix}.layernorm_pre", hidden),
         *_towers.norm(f"{prefix}.layernorm_post", hidden),
         *_towers.encoder(f"{prefix}.model.layers.{{}}", _LLAMA_4, size),
-        *_towers.linear(f"{prefix}.vision_adapter.mlp.fc1", middle, size.inner, "projector", "column", bias=False),
+        *_towers.linear(
+            f"{prefix}.vision_adapter.mlp.fc1", middle, size.inner, "projector", "column", bias=False
+        ),
         *_towers.linear(f"{prefix}.vision_adapter.mlp.fc2", out, middle, "projector", "row", bias=False),
         *_towers.linear(
             "multi_modal_projector.linear_1",
@@ -114,9 +117,14 @@ def _mllama_decoder(
 ) -> list[Weight]:
     prefix, everywhere = "language_model.model.layers.{}", tuple(range(base.layers))
     weights = [
-        _parts.embedding("language_model.model.embed_tokens", base.vocab_size + _IMAGE_TOKENS, base.hidden_size),
+        _parts.embedding(
+            "language_model.model.embed_tokens", base.vocab_size + _IMAGE_TOKENS, base.hidden_size
+        ),
         *_parts.gated_mlp(
-            f"{prefix}.mlp", hidden_size=base.hidden_size, intermediate_size=base.intermediate_size, layers=everywhere
+            f"{prefix}.mlp",
+            hidden_size=base.hidden_size,
+            intermediate_size=base.intermediate_size,
+            layers=everywhere,
         ),
         *_parts.norm(f"{prefix}.input_layernorm", base.hidden_size, layers=everywhere),
         *_parts.norm(f"{prefix}.post_attention_layernorm", base.hidden_size, layers=everywhere),
@@ -134,19 +142,28 @@ def _mllama_decoder(
                 layers=layers,
             )
     if cross:
-        weights += [_parts.vector(f"{prefix}.cross_attn.{name}", head_dim, "norm", layers=cross) for name in ("q_norm", "k_norm")]
         weights += [
-            _parts.vector(f"{prefix}.{name}", 1, "other", layers=cross) for name in ("cross_attn_attn_gate", "cross_attn_mlp_gate")
+            _parts.vector(f"{prefix}.cross_attn.{name}", head_dim, "norm", layers=cross)
+            for name in ("q_norm", "k_norm")
+        ]
+        weights += [
+            _parts.vector(f"{prefix}.{name}", 1, "other", layers=cross)
+            for name in ("cross_attn_attn_gate", "cross_attn_mlp_gate")
         ]
     return weights
 
 
 def _mllama_tower(vision: Config) -> list[Weight]:
-    """Llama 3.2's tower of a local and a global transformer; defaults of transformers `MllamaVisionConfig`."""
+    """Llama 3.2's tower of a local and a global transformer; defaults of transformers
+    `MllamaVisionConfig`."""
     hidden = vision.integer("hidden_size", default=1280, least=1)
     inner = vision.integer("intermediate_size", default=5120, least=1)
-    local = _towers.Sizes(hidden=hidden, inner=inner, depth=_towers.depth(vision, "num_hidden_layers", default=32))
-    wide = _towers.Sizes(hidden=hidden, inner=inner, depth=_towers.depth(vision, "num_global_layers", default=8))
+    local = _towers.Sizes(
+        hidden=hidden, inner=inner, depth=_towers.depth(vision, "num_hidden_layers", default=32)
+    )
+    wide = _towers.Sizes(
+        hidden=hidden, inner=inner, depth=_towers.depth(vision, "num_global_layers", default=8)
+    )
     tiles = vision.integer("max_num_tiles", default=4, least=1)
     ratios = len(vision.values.get("supported_aspect_ratios") or range(8)) + 1
     positions = _towers.grid(vision, image=448, patch=14) + 1
@@ -157,7 +174,9 @@ def _mllama_tower(vision: Config) -> list[Weight]:
         _towers.vector(f"{prefix}.class_embedding", hidden),
         _towers.vector(f"{prefix}.gated_positional_embedding.gate", 1),
         _towers.table(f"{prefix}.gated_positional_embedding.embedding", (positions, hidden)),
-        _towers.table(f"{prefix}.gated_positional_embedding.tile_embedding", (ratios, tiles * positions * hidden)),
+        _towers.table(
+            f"{prefix}.gated_positional_embedding.tile_embedding", (ratios, tiles * positions * hidden)
+        ),
         *(_towers.vector(f"{prefix}.{name}.gate", 1) for name in tile_tables),
         *(_towers.table(f"{prefix}.{name}.embedding", (ratios, tiles * hidden)) for name in tile_tables),
         *_towers.norm(f"{prefix}.layernorm_pre", hidden),
@@ -165,7 +184,9 @@ def _mllama_tower(vision: Config) -> list[Weight]:
         *_towers.encoder(f"{prefix}.transformer.layers.{{}}", _MLLAMA, local),
         *_towers.encoder(f"{prefix}.global_transformer.layers.{{}}", _MLLAMA, wide),
         *(
-            _towers.vector(f"{prefix}.global_transformer.layers.{{}}.{name}", 1, layers=tuple(range(wide.depth)))
+            _towers.vector(
+                f"{prefix}.global_transformer.layers.{{}}.{name}", 1, layers=tuple(range(wide.depth))
+            )
             for name in ("gate_attn", "gate_ffn")
         ),
     ]

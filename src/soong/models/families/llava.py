@@ -1,8 +1,11 @@
-"""LLaVA and what is built like it: a CLIP, SigLIP or Pixtral tower, a projector of two matrices, any language model."""
+"""LLaVA and what is built like it: a CLIP, SigLIP or Pixtral tower, a projector of two matrices, any
+language model."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from soong.models.families import _multimodal, _towers
 
@@ -24,7 +27,11 @@ _PIXTRAL = _towers.Layer(
 )
 # vLLM 0.33 `interns1_vit.py` keeps the attention in plain modules and divides the MLP.
 _INTERN = _towers.Layer(
-    attention="attention.", out="projection_layer", norms=("layernorm_before", "layernorm_after"), scales=("lambda_1", "lambda_2")
+    attention="attention.",
+    out="projection_layer",
+    norms=("layernorm_before", "layernorm_after"),
+    scales=("lambda_1", "lambda_2"),
+    split=False,
 )
 
 
@@ -32,38 +39,39 @@ def read(config: Config) -> Architecture:
     """The architecture of a LLaVA-like config.
 
     Source of the shapes: transformers `modeling_llava.py`, `modeling_llava_next.py`, `modeling_mistral3.py`,
-    `modeling_internvl.py`; of their sharding and of the layers that are left out: vLLM `llava.py`, `mistral3.py`,
-    `interns1.py`.
+    `modeling_internvl.py`; of their sharding and of the layers that are left out: vLLM `llava.py`,
+    `mistral3.py`, `interns1.py`.
     """
     section = _multimodal.text_section(config)
     kind = config.text("model_type")
-    fresh = _multimodal.new_names(config)
-    prefix = "model.language_model" if fresh else "language_model.model"
     default = "mistral" if kind == "mistral3" else "llama"
-    text = _multimodal.read_text(config, section, prefix=prefix, model_type=section.text("model_type", default))
-    head = "lm_head" if fresh else "language_model.lm_head"
-    weights = _weights(config, kind, text.hidden_size, "model." if fresh else "")
-    return _multimodal.joined(config, text, weights, head=head)
+    text = _multimodal.read_text(
+        config, section, prefix="language_model.model", model_type=section.text("model_type", default)
+    )
+    weights = _weights(config, kind, text.hidden_size)
+    return _multimodal.joined(config, text, weights, head="language_model.lm_head")
 
 
-def _weights(config: Config, kind: str, text_size: int, start: str) -> list[Weight]:
+def _weights(config: Config, kind: str, text_size: int) -> list[Weight]:
     vision = config.section("vision_config")
     if kind == "internvl":
         return _intern(config, vision, text_size)
-    projector = f"{start}multi_modal_projector"
+    projector = "multi_modal_projector"
     width = vision.integer("hidden_size", default=1024, least=1)
     bias = config.flag("multimodal_projector_bias", default=kind != "mistral3")
-    weights = tower(f"{start}vision_tower", config, vision)
+    weights = tower("vision_tower", config, vision)
     if kind == "mistral3":
         merged = width * config.integer("spatial_merge_size", default=2, least=1) ** 2
         weights += _towers.norm(f"{projector}.norm", width, "projector", bias=False)
-        weights += _towers.linear(f"{projector}.patch_merger.merging_layer", width, merged, "projector", bias=False)
+        weights += _towers.linear(
+            f"{projector}.patch_merger.merging_layer", width, merged, "projector", bias=False
+        )
     else:
         listed = config.values.get("vision_feature_layer")
         width *= len(listed) if isinstance(listed, list) else 1
     weights += _towers.two_linears(projector, width, text_size, text_size, bias=bias)
     if kind == "llava_next":
-        weights.append(_towers.vector(f"{start}image_newline", text_size, "projector"))
+        weights.append(_towers.vector("image_newline", text_size, "projector"))
     return weights
 
 
@@ -72,10 +80,14 @@ def tower(prefix: str, config: Config, vision: Config) -> list[Weight]:
     kind = vision.text("model_type", "clip_vision_model")
     if kind != "pixtral":
         deepest = _deepest(config, vision, 24 if "num_hidden_layers" in vision else 12)
-        return _towers.image_text_tower(f"{prefix}.vision_model", vision, kind=kind, deepest=deepest, post_norm=False)
+        return _towers.image_text_tower(
+            f"{prefix}.vision_model", vision, kind=kind, deepest=deepest, post_norm=False
+        )
     size = _towers.sizes(vision, hidden=1024, inner=4096, depth=24, heads=16)
     return [
-        *_towers.convolution(f"{prefix}.patch_conv", _towers.patches(vision, size.hidden, patch=16), bias=False),
+        *_towers.convolution(
+            f"{prefix}.patch_conv", _towers.patches(vision, size.hidden, patch=16), bias=False
+        ),
         *_towers.norm(f"{prefix}.ln_pre", size.hidden, bias=False),
         *_towers.encoder(
             f"{prefix}.transformer.layers.{{}}", _PIXTRAL, size, served=_deepest(config, vision, size.depth)
@@ -96,15 +108,20 @@ def _intern(config: Config, vision: Config, text_size: int) -> list[Weight]:
     size = _towers.sizes(vision, hidden=1024, inner=4096, depth=24, heads=16)
     hidden = size.hidden
     bias = vision.flag("attention_bias", default=False)
-    layer = _towers.msgspec.structs.replace(_INTERN, qkv_bias=bias, norm_bias=vision.text("norm_type", "layer_norm") == "layer_norm")
+    layer = msgspec.structs.replace(
+        _INTERN, qkv_bias=bias, norm_bias=vision.text("norm_type", "layer_norm") == "layer_norm"
+    )
     prefix = "vision_tower"
     side = 1 / config.number("downsample_ratio", 0.5)
     merged = int(hidden * side * side)
     weights = [
-        *_towers.convolution(f"{prefix}.embeddings.patch_embeddings.projection", _towers.patches(vision, hidden)),
+        *_towers.convolution(
+            f"{prefix}.embeddings.patch_embeddings.projection", _towers.patches(vision, hidden)
+        ),
         _towers.table(f"{prefix}.embeddings.cls_token", (1, 1, hidden)),
         _towers.table(
-            f"{prefix}.embeddings.position_embeddings", (1, _towers.grid(vision, image=448, patch=14) + 1, hidden)
+            f"{prefix}.embeddings.position_embeddings",
+            (1, _towers.grid(vision, image=448, patch=14) + 1, hidden),
         ),
         *_towers.encoder(f"{prefix}.encoder.layer.{{}}", layer, size),
         *_towers.norm("multi_modal_projector.layer_norm", merged, "projector"),
@@ -113,5 +130,7 @@ def _intern(config: Config, vision: Config, text_size: int) -> list[Weight]:
     if vision.flag("use_qk_norm"):
         layers = tuple(range(size.depth))
         for name in ("q_norm", "k_norm"):
-            weights.append(_towers.vector(f"{prefix}.encoder.layer.{{}}.attention.{name}", hidden, layers=layers))
+            weights.append(
+                _towers.vector(f"{prefix}.encoder.layer.{{}}.attention.{name}", hidden, layers=layers)
+            )
     return weights

@@ -25,7 +25,10 @@ def read(config: Config, prefix: str = "model") -> Architecture:
         _parts.embedding(f"{prefix}.embed_tokens", base.vocab_size, base.hidden_size),
         *_mla.latent_attention(f"{body}.self_attn", sizes, layers=layers),
         *_parts.gated_mlp(
-            f"{body}.mlp", hidden_size=base.hidden_size, intermediate_size=base.intermediate_size, layers=layers
+            f"{body}.mlp",
+            hidden_size=base.hidden_size,
+            intermediate_size=base.intermediate_size,
+            layers=layers,
         ),
         *_parts.norm(f"{body}.input_layernorm", base.hidden_size, layers=layers),
         *_parts.norm(f"{body}.post_attention_layernorm", base.hidden_size, layers=layers),

@@ -38,7 +38,9 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     caches: list[Cache] = []
     if full:
         _, kv_heads, head_dim = _common.attention_sizes(config)
-        caches.append(AttentionCache(layers=len(full), kv_heads=kv_heads, key_dim=head_dim, value_dim=head_dim))
+        caches.append(
+            AttentionCache(layers=len(full), kv_heads=kv_heads, key_dim=head_dim, value_dim=head_dim)
+        )
     if linear:
         sizes = _deltanet.read_delta(config)
         fused = config.text("model_type") == "qwen3_next"
@@ -93,7 +95,13 @@ def _attention(prefix: str, config: Config, layers: Layers) -> list[Weight]:
     part = "attention"
     return [
         *_parts.linear(
-            f"{prefix}.q_proj", gates * heads * head_dim, hidden_size, part, "column", layers=layers, bias=bias
+            f"{prefix}.q_proj",
+            gates * heads * head_dim,
+            hidden_size,
+            part,
+            "column",
+            layers=layers,
+            bias=bias,
         ),
         *_parts.linear(
             f"{prefix}.k_proj", kv_size, hidden_size, part, "kv", layers=layers, bias=bias, heads=kv_heads
@@ -101,7 +109,9 @@ def _attention(prefix: str, config: Config, layers: Layers) -> list[Weight]:
         *_parts.linear(
             f"{prefix}.v_proj", kv_size, hidden_size, part, "kv", layers=layers, bias=bias, heads=kv_heads
         ),
-        *_parts.linear(f"{prefix}.o_proj", hidden_size, heads * head_dim, part, "row", layers=layers, bias=bias),
+        *_parts.linear(
+            f"{prefix}.o_proj", hidden_size, heads * head_dim, part, "row", layers=layers, bias=bias
+        ),
         *_parts.norm(f"{prefix}.q_norm", head_dim, layers=layers),
         *_parts.norm(f"{prefix}.k_norm", head_dim, layers=layers),
     ]

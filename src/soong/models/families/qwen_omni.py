@@ -1,4 +1,5 @@
-"""Qwen's omni models: the thinker hears, sees and writes; the talker, which speaks, is not loaded for text serving."""
+"""Qwen's omni models: the thinker hears, sees and writes; the talker, which speaks, is not loaded for text
+serving."""
 
 from __future__ import annotations
 

@@ -21,14 +21,20 @@ _GATED_BLOCK = _towers.Layer(
     norm_bias=False,
 )
 _BLOCK_3 = _towers.Layer(
-    attention="attn.", qkv=("qkv",), out="proj", up=("linear_fc1",), down="linear_fc2", norms=("norm1", "norm2")
+    attention="attn.",
+    qkv=("qkv",),
+    out="proj",
+    up=("linear_fc1",),
+    down="linear_fc2",
+    norms=("norm1", "norm2"),
 )
 
 
 def read(config: Config) -> Architecture:
     """The architecture of a Qwen vision-language config.
 
-    Source of the shapes: transformers `modeling_qwen2_vl.py`, `modeling_qwen2_5_vl.py`, `modeling_qwen3_vl.py`,
+    Source of the shapes: transformers `modeling_qwen2_vl.py`, `modeling_qwen2_5_vl.py`,
+    `modeling_qwen3_vl.py`,
     `modeling_qwen3_5.py`; of their sharding: vLLM `qwen2_vl.py`, `qwen2_5_vl.py`, `qwen3_vl.py`.
     """
     section = _multimodal.text_section(config)
@@ -47,11 +53,17 @@ def tower_2(prefix: str, vision: Config) -> list[Weight]:
     """Qwen2-VL's tower; here `hidden_size` is the width of the language model."""
     hidden = vision.integer("embed_dim", default=1280, least=1)
     ratio = vision.number("mlp_ratio", 4)
-    size = _towers.Sizes(hidden=hidden, inner=int(hidden * ratio), depth=_towers.depth(vision, "depth", default=32))
+    size = _towers.Sizes(
+        hidden=hidden, inner=int(hidden * ratio), depth=_towers.depth(vision, "depth", default=32)
+    )
     return [
-        *_towers.convolution(f"{prefix}.patch_embed.proj", _towers.patches(vision, hidden, frames=2), bias=False),
+        *_towers.convolution(
+            f"{prefix}.patch_embed.proj", _towers.patches(vision, hidden, frames=2), bias=False
+        ),
         *_towers.encoder(f"{prefix}.blocks.{{}}", _BLOCK, size),
-        *_merger(f"{prefix}.merger", vision, hidden, vision.integer("hidden_size", default=3584), norm_bias=True),
+        *_merger(
+            f"{prefix}.merger", vision, hidden, vision.integer("hidden_size", default=3584), norm_bias=True
+        ),
     ]
 
 
@@ -60,7 +72,9 @@ def tower_2_5(prefix: str, vision: Config) -> list[Weight]:
     size = _towers.sizes(vision, hidden=3584, inner=3420, depth=32, heads=16)
     out = vision.integer("out_hidden_size", default=3584, least=1)
     return [
-        *_towers.convolution(f"{prefix}.patch_embed.proj", _towers.patches(vision, size.hidden, frames=2), bias=False),
+        *_towers.convolution(
+            f"{prefix}.patch_embed.proj", _towers.patches(vision, size.hidden, frames=2), bias=False
+        ),
         *_towers.encoder(f"{prefix}.blocks.{{}}", _GATED_BLOCK, size),
         *_merger(f"{prefix}.merger", vision, size.hidden, out, norm_bias=False),
     ]
@@ -103,6 +117,8 @@ def _merger_3(prefix: str, vision: Config, hidden: int, *, after_shuffle: bool, 
     out = vision.integer("out_hidden_size", default=3584, least=1)
     names = ("mlp.0", "mlp.2") if omni else ("linear_fc1", "linear_fc2")
     return [
-        *_towers.norm(f"{prefix}.{'ln_q' if omni else 'norm'}", merged if after_shuffle else hidden, "projector"),
+        *_towers.norm(
+            f"{prefix}.{'ln_q' if omni else 'norm'}", merged if after_shuffle else hidden, "projector"
+        ),
         *_towers.two_linears(prefix, merged, merged, out, names=names),
     ]

@@ -1,19 +1,18 @@
 """Which modules a list of names in a quantization config means.
 
 The lists come from several exporters, and engines read each in its own way: exact names (`lm_head`,
-`model.layers.0.mlp.gate`), parents (`model.vision_tower`), last parts (`gate`), wildcards (`model.layers.0*`) and
-regular expressions (`re:.*self_attn.*`). They may also spell a module with or without `model.` and
+`model.layers.0.mlp.gate`), parents (`model.vision_tower`), last parts (`gate`), wildcards (`model.layers.0*`)
+and regular expressions (`re:.*self_attn.*`). They may also spell a module with or without `model.` and
 `language_model.`. Sources: vLLM 0.33 `quantization/utils/quant_utils.py` is_layer_skipped,
 `quantization/modelopt.py` is_layer_excluded, `compressed_tensors/utils.py` should_ignore_layer.
 
-A list may have a thousand entries and a model ten thousand modules, so an entry that names a layer goes into a
-sorted list of prefixes, and the others are asked once for all layers.
+A list may have a thousand entries and a model ten thousand modules, so an entry that names a layer goes into
+a table of layers by name, and the others are asked once for all layers.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from fnmatch import translate
 from typing import TYPE_CHECKING
 
@@ -34,6 +33,9 @@ FUSED = {
 
 LONGEST_PATTERN = 400
 """A longer regular expression is not a list of modules; it is left out rather than run."""
+
+_NUMBER = re.compile(r"((?:[^.]*\.)*?)([0-9]{1,6})(\..*)$")
+"""A name with a number as one of its parts: what stands before it, the number, and the rest."""
 
 _LAYERED = re.compile(r"[0-9]|\\d(?!\+)|\[\^?\\d")
 
@@ -56,12 +58,12 @@ def fused(name: str) -> str:
 
 
 class Names:
-    """A list of modules. `layered`: some entries name a layer, so each layer must be asked."""
+    """A list of modules. `layered`: some entries name a layer, so the answer may differ between layers."""
 
-    __slots__ = ("_everywhere", "_per_layer", "_prefixes", "layered")
+    __slots__ = ("_everywhere", "_per_layer", "_templates", "layered")
 
     def __init__(self, entries: Iterable[str]) -> None:
-        prefixes: list[str] = []
+        templates: dict[tuple[str, str], set[int]] = {}
         everywhere: list[str] = []
         per_layer: list[str] = []
         for entry in entries:
@@ -69,44 +71,46 @@ class Names:
                 pattern = entry[3:]
                 (per_layer if _LAYERED.search(pattern) else everywhere).append(pattern)
             else:
-                _sort_entry(canonical(entry), prefixes, everywhere, per_layer)
-        self._prefixes = _prefix_free(prefixes)
+                _sort_entry(entry, templates, everywhere, per_layer)
+        self._templates = templates
         self._everywhere = _Patterns(everywhere)
         self._per_layer = _Patterns(per_layer)
-        self.layered = bool(self._prefixes or per_layer)
+        self.layered = bool(templates or per_layer)
 
     def has_path(self, path: str) -> bool:
         """Whether the list holds the module in every layer; `path` names any one of them."""
         return self._everywhere.match(path)
 
-    def has_module(self, name: str) -> bool:
-        """Whether an entry that names a layer holds this module; `name` is canonical."""
-        dotted = name + "."
-        place = bisect_right(self._prefixes, dotted)
-        if place and dotted.startswith(self._prefixes[place - 1]):
-            return True
-        return self._per_layer.match(name)
+    def layers(self, path: str, among: set[int]) -> set[int]:
+        """Those of the layers `among` in which the list holds the module; `path` has `{}` for the layer."""
+        head, _, tail = canonical(path).partition("{}")
+        tail += "."
+        found: set[int] = set()
+        for (entry_head, entry_tail), numbers in self._templates.items():
+            if entry_head == head and tail.startswith(entry_tail):
+                found |= numbers & among
+        if self._per_layer:
+            rest = among - found
+            found |= {layer for layer in rest if self._per_layer.match(path.replace("{}", str(layer)))}
+        return found
 
 
-def _sort_entry(entry: str, prefixes: list[str], everywhere: list[str], per_layer: list[str]) -> None:
-    numbered = any(character.isdigit() for character in entry)
+def _sort_entry(
+    entry: str, templates: dict[tuple[str, str], set[int]], everywhere: list[str], per_layer: list[str]
+) -> None:
+    rooted, entry = entry.startswith(ROOTS), canonical(entry)
     bare = entry.rstrip("*")
-    if numbered and "*" not in bare:
-        whole = bare == entry or bare[-1:].isdigit()
-        prefixes.append(f"{bare}." if whole else bare)
+    whole = bare == entry or bare[-1:].isdigit()
+    numbered = _NUMBER.match(f"{bare}." if whole else bare) if "*" not in bare else None
+    if numbered:
+        head, number, tail = numbered.groups()
+        templates.setdefault((head, tail), set()).add(int(number))
     elif "*" in entry:
-        (per_layer if numbered else everywhere).append(f"{translate(entry)[:-2]}(\\..*)?$")
+        layered = any(character.isdigit() for character in entry)
+        (per_layer if layered else everywhere).append(f"{translate(entry)[:-2]}(\\..*)?$")
     elif entry:
-        everywhere.append(rf"(.*\.)?{re.escape(entry)}(\.|$)")
-
-
-def _prefix_free(prefixes: list[str]) -> list[str]:
-    """Sorted, without entries that an earlier one already covers, so that one look decides."""
-    kept: list[str] = []
-    for prefix in sorted(prefixes):
-        if not kept or not prefix.startswith(kept[-1]):
-            kept.append(prefix)
-    return kept
+        anywhere = "" if rooted else r"(.*\.)?"
+        everywhere.append(rf"{anywhere}{re.escape(entry)}(\.|$)")
 
 
 class _Patterns:
@@ -117,6 +121,9 @@ class _Patterns:
     def __init__(self, patterns: list[str]) -> None:
         usable = [pattern for pattern in dict.fromkeys(patterns) if len(pattern) <= LONGEST_PATTERN]
         self._compiled = _compiled(usable)
+
+    def __bool__(self) -> bool:
+        return bool(self._compiled)
 
     def match(self, name: str) -> bool:
         if not self._compiled:

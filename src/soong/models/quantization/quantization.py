@@ -8,7 +8,7 @@ import msgspec
 
 from soong.models.architecture import AttentionCache
 from soong.models.quantization.formats import Compute, Format, checkpoint_matrix_bytes
-from soong.models.quantization.matching import Names, canonical
+from soong.models.quantization.matching import Names  # noqa: TC001 - msgspec reads it at run time
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture, Weight
@@ -109,13 +109,26 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def _count_layers(
         self, weight: Weight, asked: list[Rule], last: Format | None
     ) -> tuple[tuple[Format | None, int], ...]:
-        head, brace, tail = canonical(weight.path).partition("{}")
+        """Layers by format; a path that stands once is asked with its own number, if it has one."""
+        path, left = (weight.path, set(weight.layers)) if weight.layers else _numbered(weight.path)
         counts: dict[Format | None, int] = {}
-        for layer in weight.layers if brace else (0,):
-            name = f"{head}{layer}{tail}" if brace else head
-            form = next((rule.form for rule in asked if rule.names.has_module(name)), last)
-            counts[form] = counts.get(form, 0) + 1
+        for rule in asked:
+            hit = rule.names.layers(path, left)
+            if hit:
+                counts[rule.form] = counts.get(rule.form, 0) + len(hit)
+                left = left - hit
+        if left:
+            counts[last] = counts.get(last, 0) + len(left)
         return tuple(counts.items())
+
+
+def _numbered(path: str) -> tuple[str, set[int]]:
+    parts = path.split(".")
+    for place, part in enumerate(parts):
+        if part.isdigit():
+            parts[place] = "{}"
+            return ".".join(parts), {int(part)}
+    return path, {0}
 
 
 def checkpoint_bytes(architecture: Architecture, quantization: Quantization) -> int:

@@ -1,7 +1,7 @@
 """Read the quantization that a config.json, or ModelOpt's hf_quant_config.json, describes.
 
-One function per exporter, each named after its `quant_method`. A method that has no function is still accepted:
-its bits, where the file states them, give the bytes.
+One function per exporter, each named after its `quant_method`. A method that has no function is still
+accepted: its bits, where the file states them, give the bytes.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ def uniform(name: str, dtype: str = "bfloat16") -> Quantization:
         "fp8": FP8_CHANNEL,
         "mxfp4": MXFP4,
         "nvfp4": NVFP4,
+        "bitsandbytes": Format(kind="bnb_4bit", bits=4, label="NF4 (bitsandbytes)"),
     }
     form = forms.get(name, forms["int4"])
     return Quantization(method=form.kind, label=form.label, dtype=dtype, default=form, assumed=True)
