@@ -9,7 +9,6 @@ import pytest
 
 from soong.errors import NotFoundError
 from soong.gpus.catalogue import all_gpus, find_gpu
-from soong.gpus.fit import split
 from soong.gpus.gpu import Gpu
 from soong.tables import packaged
 
@@ -161,11 +160,3 @@ as_of = 2026-11-20
     assert find_gpu("a10-24gb").memory_bytes == 23_000_000_000
     assert find_gpu("a10-24gb").as_of == "2026-11-20"
     assert len(all_gpus()) == len(GPUS)
-
-
-@pytest.mark.parametrize(
-    ("gpus", "sizes"),
-    [(1, (1, 1)), (2, (2, 1)), (4, (4, 1)), (6, (2, 3)), (8, (8, 1)), (16, (8, 2)), (3, (1, 3))],
-)
-def test_a_machine_is_used_whole(gpus: int, sizes: tuple[int, int]) -> None:
-    assert split(gpus) == sizes

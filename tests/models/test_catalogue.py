@@ -12,9 +12,13 @@ from soong.errors import ConfigError, NotFoundError
 from soong.models import catalogue, families
 from soong.models.config_json import Config
 from soong.models.model import SIXTEEN_BIT, Model
+from soong.models.quantization.quantization import checkpoint_bytes
+from soong.models.quantization.reading import read_quantization
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from soong.models.architecture import Architecture
 
 PACKAGED = tables.packaged("models", Model)
 NAMES = [model.id for model in PACKAGED]
@@ -85,6 +89,18 @@ def test_ids_are_unique_short_and_lower_case() -> None:
         assert re.fullmatch(r"[a-z0-9][a-z0-9.-]{1,39}", name), name
 
 
+COMPUTE = {"fp8": "fp8", "int8": "int8", "int4": "int4", "mxfp4": "fp4", "nvfp4": "fp4"}
+"""What a GPU must compute with or unpack, by the word of a format."""
+
+
+def _architecture(model: Model) -> Architecture:
+    assert model.config is not None
+    try:
+        return families.read_architecture(Config(model.config))
+    except families.UnknownFamilyError:
+        pytest.skip(f"no reader for {model.config['model_type']} yet")
+
+
 @pytest.mark.parametrize("model", PACKAGED, ids=NAMES)
 class TestRow:
     def test_names_its_source_and_day(self, model: Model) -> None:
@@ -118,17 +134,24 @@ class TestRow:
             model.hf_path in {row.repository for row in model.formats} or model.id == "qwen2.5-coder-32b-int4"
         )
 
-    def test_stated_bytes_of_16_bit_files_are_two_a_parameter(self, model: Model) -> None:
+    def test_formats_read_as_the_word_they_are_listed_under(self, model: Model) -> None:
         for row in model.formats:
-            if row.weights_bytes and row.quantization in SIXTEEN_BIT:
-                assert row.weights_bytes == pytest.approx(2 * model.parameters, rel=1e-3)
+            if row.quantization_config is not None:
+                config = Config({**(model.config or {}), "quantization_config": row.quantization_config})
+                assert read_quantization(config, dtype="bfloat16").compute == COMPUTE[row.quantization], (
+                    row.repository
+                )
+
+    def test_stated_bytes_equal_those_of_the_checkpoint(self, model: Model) -> None:
+        for row in model.formats:
+            if row.weights_bytes is not None:
+                served = model.in_format(row).serving_config or {}
+                architecture = _architecture(model)
+                storage = read_quantization(Config(served), dtype=architecture.dtype)
+                assert checkpoint_bytes(architecture, storage) == pytest.approx(row.weights_bytes, rel=1e-3)
 
     def test_parameters_equal_those_of_its_architecture(self, model: Model) -> None:
-        assert model.config is not None
-        try:
-            architecture = families.read_architecture(Config(model.config))
-        except families.UnknownFamilyError:
-            pytest.skip(f"no reader for {model.config['model_type']} yet")
+        architecture = _architecture(model)
         drafts = sum(
             weight.elements * weight.count for weight in architecture.weights if weight.part == "mtp"
         )

@@ -33,7 +33,8 @@ class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
 class Workload(msgspec.Struct, frozen=True, kw_only=True):
     """What the endpoint must be able to hold.
 
-    context_tokens: the longest sequence (prompt and answer together), the engine's max-model-len / context-length.
+    context_tokens: the longest sequence (prompt and answer together), the engine's max-model-len /
+    context-length.
     sequences: how many such sequences at once.
     kv_dtype: `auto` (the model's own type, or what its files ask for), `bfloat16`, `float16`, `fp8`.
     """
@@ -49,7 +50,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     name: vllm, sglang or llama.cpp. version: "0.33.0"; picks the rules.
     memory_fraction: gpu_memory_utilization, or mem_fraction_static.
     kv_cache_memory_bytes: fixes the KV pool per GPU, as vLLM's --kv-cache-memory-bytes does.
-    enforce_eager: no CUDA graphs. max_num_batched_tokens: tokens of one forward pass (SGLang: chunked prefill size).
+    enforce_eager: no CUDA graphs. max_num_batched_tokens: tokens of one forward pass (SGLang: chunked
+    prefill size).
     max_num_seqs: sequences decoded at once (SGLang: max running requests; llama.cpp: parallel slots).
     dtype: `auto`, or `float16` to cast a bfloat16 model for a GPU without bfloat16.
     """
@@ -73,7 +75,8 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         memory_fraction: the engine fraction used; None where a fixed pool or llama.cpp makes it meaningless.
-        kv_pool_bytes: what the engine gives to keys and values. state_bytes: recurrent state inside or beside it.
+        kv_pool_bytes: what the engine gives to keys and values. state_bytes: recurrent state inside or
+        beside it.
         kv_pool_tokens: the tokens the engine itself prints at start-up; None when it would not start.
         max_concurrency: the engine's own "maximum concurrency" at this context; None when not printed.
         kv_bytes_per_token: for one more token of one sequence, on this GPU, all layers that grow.

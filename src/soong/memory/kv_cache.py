@@ -30,14 +30,16 @@ INDEXER_BYTES_PER_SCALE_GROUP = 4
 INDEXER_SCALE_GROUP = 128
 """A sparse indexer keeps its key in FP8 with one float32 scale for every 128 numbers.
 
-Source: vLLM 0.33 `v1/attention/backends/mla/indexer.py`, SGLang 0.5.23 `mem_cache/memory_pool.py` DSATokenToKVPool.
+Source: vLLM 0.33 `v1/attention/backends/mla/indexer.py`, SGLang 0.5.23 `mem_cache/memory_pool.py`
+DSATokenToKVPool.
 """
 
 
 class LayerKind(NamedTuple):
     """The layers of a model that keep the same cache, on one GPU.
 
-    token_bytes: bytes of one token in one layer; for `compressed`, of one entry, which stands for `ratio` tokens.
+    token_bytes: bytes of one token in one layer; for `compressed`, of one entry, which stands for `ratio`
+    tokens.
     window: tokens a sliding layer attends to, or the size of a chunk; 0 for layers that keep everything.
     state_bytes: recurrent state of one sequence in one layer; 0 for attention.
     shape: tells kinds apart that have equal bytes but another layout (head size), which engines do not mix.
@@ -54,7 +56,7 @@ class LayerKind(NamedTuple):
 
 
 def resolve_kv_dtype(asked: str, repository_asks: str, model_dtype: str) -> str:
-    """The type that keys and values are kept in: what the user asks, else the repository, else the model's own."""
+    """The type of keys and values: what the user asks, else the repository, else the model's own."""
     if asked and asked != "auto":
         return asked
     if repository_asks and repository_asks != "auto":
@@ -71,9 +73,10 @@ def layer_kinds(architecture: Architecture, *, tensor_parallel: int, kv_dtype: s
         kv_dtype: a key of `DTYPE_BYTES`, already resolved.
 
     Returns:
-        Kinds in the order of the architecture's caches, equal ones added up. Key-value heads are divided among the
-        GPUs and replicated once the GPUs outnumber them (vLLM 0.33 `config/model.py get_num_kv_heads`, SGLang
-        0.5.23 `configs/model_config.py get_num_kv_heads`); latent vectors stand on every GPU.
+        Kinds in the order of the architecture's caches, equal ones added up. Key-value heads are divided
+        among the GPUs and replicated once the GPUs outnumber them (vLLM 0.33 `config/model.py
+        get_num_kv_heads`, SGLang 0.5.23 `configs/model_config.py get_num_kv_heads`); latent vectors stand on
+        every GPU.
     """
     kinds: dict[LayerKind, int] = {}
     for cache in architecture.caches:
@@ -84,7 +87,10 @@ def layer_kinds(architecture: Architecture, *, tensor_parallel: int, kv_dtype: s
 
 
 def _kinds_of(
-    cache: AttentionCache | LatentCache | CompressedCache | StateCache, model_dtype: str, tensor_parallel: int, kv_dtype: str
+    cache: AttentionCache | LatentCache | CompressedCache | StateCache,
+    model_dtype: str,
+    tensor_parallel: int,
+    kv_dtype: str,
 ) -> list[LayerKind]:
     size = DTYPE_BYTES[kv_dtype]
     if isinstance(cache, AttentionCache):
@@ -114,7 +120,11 @@ def _latent_kinds(cache: LatentCache, size: int) -> list[LayerKind]:
     if cache.indexer_layers and size == 1:
         token_bytes = _FP8_SPARSE_LATENT_BYTES
     name: KindName = "sliding-latent" if cache.window else "latent"
-    kinds = [LayerKind(name=name, layers=cache.layers, token_bytes=token_bytes, window=cache.window, shape=(1, width, 0))]
+    kinds = [
+        LayerKind(
+            name=name, layers=cache.layers, token_bytes=token_bytes, window=cache.window, shape=(1, width, 0)
+        )
+    ]
     if cache.indexer_layers:
         kinds.append(
             LayerKind(
@@ -128,7 +138,8 @@ def _latent_kinds(cache: LatentCache, size: int) -> list[LayerKind]:
 
 
 _FP8_SPARSE_LATENT_BYTES = 656
-"""512 FP8 numbers, four float32 scales, 64 bfloat16 rotary numbers: vLLM's `fp8_ds_mla`, SGLang's FP8 DSA entry.
+"""512 FP8 numbers, four float32 scales, 64 bfloat16 rotary numbers: vLLM's `fp8_ds_mla`, SGLang's FP8 DSA
+entry.
 
 Source: vLLM 0.33 `v1/attention/backends/mla/flashmla_sparse.py`.
 """
@@ -157,7 +168,12 @@ def _compressed_kinds(cache: CompressedCache) -> list[LayerKind]:
     ]
     if cache.ratio:
         kinds.append(
-            LayerKind(name="compressed", layers=cache.layers, token_bytes=_COMPRESSED_LATENT_BYTES, ratio=cache.ratio)
+            LayerKind(
+                name="compressed",
+                layers=cache.layers,
+                token_bytes=_COMPRESSED_LATENT_BYTES,
+                ratio=cache.ratio,
+            )
         )
         if cache.indexer_dim:
             kinds.append(
@@ -174,19 +190,34 @@ def _compressed_kinds(cache: CompressedCache) -> list[LayerKind]:
 
 def _state_kind(cache: StateCache, model_dtype: str, tensor_parallel: int) -> LayerKind:
     state_bytes = sum(_state_tensor_bytes(tensor, model_dtype, tensor_parallel) for tensor in cache.tensors)
-    return LayerKind(name="state", layers=cache.layers, token_bytes=0, state_bytes=state_bytes, state_kind=cache.kind)
+    return LayerKind(
+        name="state", layers=cache.layers, token_bytes=0, state_bytes=state_bytes, state_kind=cache.kind
+    )
 
 
 def _state_tensor_bytes(tensor: StateTensor, model_dtype: str, tensor_parallel: int) -> int:
     elements = 1
     for axis, size in enumerate(tensor.shape):
-        elements *= max(1, size // tensor_parallel) if axis == tensor.split else size
+        elements *= _state_rows(size, tensor.groups, tensor_parallel) if axis == tensor.split else size
     return elements * DTYPE_BYTES[tensor.dtype or model_dtype]
+
+
+def _state_rows(size: int, groups: int, tensor_parallel: int) -> int:
+    """A GPU's part of a divided axis; Mamba-2 groups stay whole, and are repeated once the GPUs outnumber
+    them.
+    """
+    if groups:
+        return size // groups * max(1, groups // tensor_parallel)
+    return max(1, size // tensor_parallel)
 
 
 def kv_bytes_per_token(kinds: tuple[LayerKind, ...]) -> int:
     """Bytes that one more token of a long sequence adds on this GPU: the layers that keep everything."""
-    return sum(kind.layers * kind.token_bytes // kind.ratio for kind in kinds if not kind.window and not kind.state_bytes)
+    return sum(
+        kind.layers * kind.token_bytes // kind.ratio
+        for kind in kinds
+        if not kind.window and not kind.state_bytes
+    )
 
 
 def state_bytes_per_sequence(kinds: tuple[LayerKind, ...]) -> int:

@@ -1,8 +1,8 @@
 """The rule of thumb: one formula for every model, from a parameter count alone.
 
-It knows nothing of attention, engines or GPUs, and differs from the truth by a lot either way; it stands here alone
-so that it can be shown beside the exact figure and used, marked, where no architecture is known. Its gigabytes
-are decimal.
+It knows nothing of attention, engines or GPUs, and differs from the truth by a lot either way; it stands
+here alone so that it can be shown beside the exact figure and used, marked, where no architecture is known.
+Its gigabytes are decimal.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def rule_of_thumb(parameters_billions: float, quantization: str, context_tokens:
         context_tokens: the context length to be served.
 
     Returns:
-        weights = billions × bytes per parameter; KV cache = context / 2048, at most 4; overhead 2; activations a
-        tenth of the weights; their sum; and the sum with 10 % headroom.
+        weights = billions × bytes per parameter; KV cache = context / 2048, at most 4; overhead 2;
+        activations a tenth of the weights; their sum; and the sum with 10 % headroom.
 
     Raises:
         UsageError: the quantization is not in the list.
@@ -68,7 +68,8 @@ def parse_stated_quantization(text: str) -> str:
     """The quantization that a person typed, in lower case.
 
     Raises:
-        UsageError: it is not one that the formula knows. Formats read from a repository's own files never come here.
+        UsageError: it is not one that the formula knows. Formats read from a repository's own files never
+        come here.
     """
     name = text.strip().lower()
     if name not in BYTES_PER_PARAMETER:

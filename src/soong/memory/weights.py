@@ -30,9 +30,6 @@ VOCABULARY_PADDING = 64
 CACHE_SCALES_BYTES = 4 * 4
 """Four float32 scales (query, key, value, probability) of each attention layer: vLLM `layers/attention`."""
 
-ABSORBED_COPY_SINCE = (0, 32)
-"""From this version vLLM copies the absorbed 16-bit MLA matrices; logs of 0.19 show views of `kv_b_proj`."""
-
 TRITON_MXFP4_SINCE = (0, 32)
 """From this version Hopper runs MXFP4 experts in Triton, aligned to 64: `fused_moe/oracle/mxfp4.py`."""
 
@@ -43,7 +40,7 @@ class WeightShare(msgspec.Struct, frozen=True, kw_only=True):
     """The weights of one GPU, the fullest where pipeline stages differ.
 
     total_bytes: all parameters. parts: the same by purpose.
-    buffers_bytes: tables beside them (rotary positions).
+    buffers_bytes: what is computed and kept beside them: rotary tables, matrices that MLA unpacks.
     notes: what makes this more than an even share, for people.
     """
 
@@ -107,12 +104,10 @@ def _share(
         parts[weight.part] = parts.get(weight.part, 0) + _held_bytes(weight, quantization, rank)
     if rank.engine == "vllm":
         parts["attention"] = parts.get("attention", 0) + _cache_scale_bytes(architecture)
-        if any(isinstance(cache, LatentCache) for cache in architecture.caches):
-            parts["attention"] += _absorbed_bytes(weights, quantization, rank)
     return WeightShare(
         total_bytes=sum(parts.values()),
         parts=parts,
-        buffers_bytes=architecture.rotary_bytes,
+        buffers_bytes=architecture.rotary_bytes + _absorbed_bytes(architecture, weights, quantization, rank),
         notes=_notes(architecture, rank),
     )
 
@@ -124,16 +119,21 @@ def _cache_scale_bytes(architecture: Architecture) -> int:
     return CACHE_SCALES_BYTES * sum(layers)
 
 
-def _absorbed_bytes(weights: tuple[Weight, ...], quantization: Quantization, rank: _Rank) -> int:
-    """Copies of MLA's `kv_b_proj`, turned for decoding: vLLM `layers/attention/mla_attention.py`."""
+def _absorbed_bytes(
+    architecture: Architecture, weights: tuple[Weight, ...], quantization: Quantization, rank: _Rank
+) -> int:
+    """16-bit copies of a packed MLA `kv_b_proj` for decoding; an unpacked one is only viewed differently.
+
+    Source: vLLM 0.33 `layers/attention/mla_attention.py` split_kv_b_proj; SGLang 0.5 `models/deepseek_v2.py` w_kc.
+    """
+    if not any(isinstance(cache, LatentCache) for cache in architecture.caches):
+        return 0
     total = 0
     for weight in weights:
-        if not weight.path.endswith("kv_b_proj"):
-            continue
-        for form, layers in quantization.spread(weight):
-            if form is not None or rank.version >= ABSORBED_COPY_SINCE:
-                rows, columns = _local_sides(weight, rank.size)
-                total += rows * columns * quantization.number_bytes(weight) * layers
+        if weight.path.endswith("kv_b_proj"):
+            rows, columns = _local_sides(weight, rank.size)
+            packed = sum(layers for form, layers in quantization.spread(weight) if form is not None)
+            total += rows * columns * quantization.number_bytes(weight) * packed
     return total
 
 
@@ -147,8 +147,6 @@ def _held_bytes(weight: Weight, quantization: Quantization, rank: _Rank) -> int:
         else:
             one = _packed_bytes(form, rows, columns, weight, rank)
         total += one * layers
-    if weight.part == "experts" and weight.copies == 1 and len(weight.shape) == 1:
-        return total
     return total * weight.copies
 
 

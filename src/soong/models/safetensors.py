@@ -1,7 +1,7 @@
 """What a safetensors file holds, read from its header alone: names, types, shapes and sizes of its tensors.
 
-A file begins with eight bytes, the length of the header, then the header in JSON, then the tensors. The header
-comes from strangers: nothing in it is believed before it is checked. Format: safetensors' README, "Format".
+A file begins with eight bytes, the length of the header, then the header in JSON, then the tensors. It comes
+from strangers: nothing in it is believed before it is checked. Format: safetensors' README, "Format".
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ def totals(tensors: Iterable[TensorInfo]) -> Totals:
 
 _BESIDE_WEIGHTS = (
     ".qzeros", ".scales", ".g_idx", ".perm",
-    ".weight_scale", ".weight_scale_inv", ".weight_scale_2", ".weight_zero_point", ".weight_shape", ".weight_g_idx",
-    ".weight_global_scale", ".input_global_scale", ".input_scale", ".input_zero_point", ".output_scale",
+    ".weight_scale", ".weight_scale_inv", ".weight_scale_2", ".weight_zero_point", ".weight_shape",
+    ".weight_g_idx", ".weight_global_scale", ".input_global_scale", ".input_scale", ".input_zero_point", ".output_scale",
     ".k_scale", ".v_scale", ".q_scale", ".kv_scale", ".activation_scale",
     ".SCB", ".weight_format", ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", "_scale_inv",
 )  # fmt: skip
@@ -166,7 +166,8 @@ def parameter_count(tensors: Iterable[TensorInfo], quantization: Quantization) -
     """
     packed_bits = _packed_bits(quantization)
     method = quantization.method
-    return sum(_numbers(tensor, packed_bits, method) for tensor in tensors if not _is_beside(tensor.name, method))
+    own = (tensor for tensor in tensors if not _is_beside(tensor.name, method))
+    return sum(_numbers(tensor, packed_bits, method) for tensor in own)
 
 
 def _packed_bits(quantization: Quantization) -> float:
@@ -184,8 +185,8 @@ def _numbers(tensor: TensorInfo, packed_bits: float, method: str) -> int:
     word_bits = _WORD_BITS.get(tensor.dtype)
     if word_bits is None or not packed_bits:
         return tensor.elements
-    is_eight_bit_integer = tensor.dtype == "I8"
-    if tensor.name.endswith(_PACKED_ENDINGS) or (tensor.name.endswith(".weight") and not is_eight_bit_integer):
+    is_packed = tensor.name.endswith(_PACKED_ENDINGS)
+    if is_packed or (tensor.name.endswith(".weight") and tensor.dtype != "I8"):
         per_word = word_bits / packed_bits if method == "mlx" else float(int(word_bits // packed_bits))
         return int(tensor.elements * per_word)
     return tensor.elements
@@ -197,18 +198,22 @@ def _tensor(key: str, row: Any, name: str) -> TensorInfo:
     dtype, shape, offsets = row.get("dtype"), row.get("shape"), row.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
         raise _bad(name, key, "its type is not known")
-    if not _are_sizes(shape) or len(shape) > MOST_DIMENSIONS:
+    sizes = _sizes(shape)
+    if sizes is None or len(sizes) > MOST_DIMENSIONS:
         raise _bad(name, key, "its shape is not a list of sizes")
-    if not _are_sizes(offsets) or len(offsets) != 2 or offsets[0] > offsets[1]:
+    place = _sizes(offsets)
+    if place is None or len(place) != 2 or place[0] > place[1]:
         raise _bad(name, key, "its place in the file makes no sense")
-    tensor = TensorInfo(key, dtype, tuple(shape), offsets[0], offsets[1])
+    tensor = TensorInfo(key, dtype, sizes, *place)
     if tensor.elements > MOST_TENSOR_ELEMENTS or tensor.elements * DTYPE_BITS[dtype] != tensor.size_bytes * 8:
         raise _bad(name, key, "its shape and its size in the file do not agree")
     return tensor
 
 
-def _are_sizes(value: object) -> bool:
-    return isinstance(value, list) and all(type(item) is int and 0 <= item < 1 << 63 for item in value)
+def _sizes(value: object) -> tuple[int, ...] | None:
+    if not isinstance(value, list) or not all(type(item) is int and 0 <= item < 1 << 63 for item in value):
+        return None
+    return tuple(value)
 
 
 def _check_places(tensors: list[TensorInfo], name: str, data_bytes: int | None) -> None:
@@ -220,9 +225,8 @@ def _check_places(tensors: list[TensorInfo], name: str, data_bytes: int | None) 
             raise _bad(name, tensor.name, f"it {problem}")
         end = tensor.end_byte
     if data_bytes is not None and end > data_bytes:
-        raise ConfigError(
-            f"{name} is cut off", why=f"its header promises {end:,} bytes of tensors, the file holds {max(0, data_bytes):,}"
-        )
+        why = f"its header promises {end:,} bytes of tensors, the file holds {max(0, data_bytes):,}"
+        raise ConfigError(f"{name} is cut off", why=why)
 
 
 def _bad(name: str, key: str, why: str) -> ConfigError:

@@ -276,12 +276,12 @@ def _candidate(
         )
     parallel, note = _tensor_parallel(served, count, request)
     settings = settings_for(request, parallel)
-    problem = engines.unsupported(served, gpu, settings)
+    problem = engines.supports(served, gpu, settings)
     footprint = engines.footprint(served, gpu, workload, settings)
     if problem is None and parallel == 0:
         problem = note
     verdict, reasons = ("unsupported", (problem,)) if problem else judge(footprint, workload.sequences)
-    argv = engines.launch_argv(model.serve_from, workload, settings, footprint) if verdict in _STARTS else ()
+    argv = engines.launch_argv(model.serve_from, workload, settings) if verdict in _STARTS else ()
     return Candidate(
         gpu=gpu,
         gpu_count=count,
@@ -300,11 +300,13 @@ _STARTS = {"fits", "tight"}
 def _tensor_parallel(served: ServedModel, count: int, request: Request) -> tuple[int, str]:
     """How many GPUs share each layer, and a note where that is not all of them."""
     if request.tensor_parallel is not None:
-        problem = tensor_parallel_problem(served.architecture, request.tensor_parallel)
+        problem = tensor_parallel_problem(
+            served.architecture, request.tensor_parallel, served.quantization
+        )
         return request.tensor_parallel, problem or ""
     most = max(1, count // request.pipeline_parallel)
     for parts in range(most, 0, -1):
-        if tensor_parallel_problem(served.architecture, parts) is None:
+        if tensor_parallel_problem(served.architecture, parts, served.quantization) is None:
             note = "" if parts == most else f"tensor parallel {parts}: the model's heads do not divide by {most}"
             return parts, note
     return 1, ""

@@ -1,0 +1,90 @@
+"""Engines: what each does with a GPU's memory; one module for each, to be read beside its source.
+
+`footprint` answers how much, `supports` whether at all, `launch_argv` with which flags.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from soong.errors import UsageError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from soong.gpus.gpu import Gpu
+    from soong.memory.footprint import EngineSettings, Footprint, ServedModel, Workload
+
+ENGINES = ("vllm", "sglang", "llama.cpp")
+"""The engines that are modelled; the first is the default."""
+
+_loaded: dict[str, ModuleType] = {}
+
+
+def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings) -> Footprint:
+    """One GPU's memory when an engine serves a model, on the fullest of the GPUs that share it.
+
+    Args:
+        model: what is served.
+        gpu: one of the GPUs.
+        workload: context, sequences and cache type.
+        settings: engine, version, flags and how the model is split.
+
+    Returns:
+        Every term in bytes, whether the engine starts, and the tokens it would print.
+
+    Raises:
+        UsageError: no such engine, or a version that is not one.
+    """
+    found: Footprint = _module(settings.name).footprint(model, gpu, workload, settings)
+    return found
+
+
+def supports(model: ServedModel, gpu: Gpu, settings: EngineSettings) -> str | None:
+    """Why the engine cannot run this model on this GPU, whatever the memory; None when it can."""
+    from soong.memory.engines._support import reason_against
+
+    return reason_against(model, gpu, settings)
+
+
+def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -> tuple[str, ...]:
+    """The command that starts the engine with exactly the planned flags.
+
+    Args:
+        model_name: the repository, folder or file as the engine takes it.
+        workload: what was planned.
+        settings: with which engine and flags.
+    """
+    argv: tuple[str, ...] = _module(settings.name).launch_argv(model_name, workload, settings)
+    return argv
+
+
+def default_version(engine: str) -> str:
+    """The newest version of an engine whose rules were read.
+
+    Raises:
+        UsageError: no such engine.
+    """
+    from soong.memory.engines._constants import engine_tables
+
+    _module(engine)
+    version: str = engine_tables()[engine]["default_version"]
+    return version
+
+
+def _module(name: str) -> ModuleType:
+    found = _loaded.get(name)
+    if found is None:
+        found = _loaded[name] = _import(name)
+    return found
+
+
+def _import(name: str) -> ModuleType:
+    if name not in ENGINES:
+        raise UsageError(
+            f"Unknown engine '{name}'. Must be one of: {', '.join(ENGINES)}",
+            hints=("soong plan MODEL --engine vllm",),
+        )
+    from importlib import import_module
+
+    return import_module(f"soong.memory.engines.{name.replace('.', '_')}")

@@ -24,19 +24,22 @@ def version_tuple(text: str) -> tuple[int, ...]:
         if digits != part:
             break
     if not numbers:
-        raise UsageError(f"`{text}` is not an engine version", hints=("write it as `--engine-version 0.33.0`",))
+        raise UsageError(
+            f"`{text}` is not an engine version", hints=("write it as `--engine-version 0.33.0`",)
+        )
     return tuple(numbers)
 
 
 @lru_cache(maxsize=1)
 def engine_tables() -> dict[str, Any]:
     """The whole table, by engine."""
-    return packaged_document("engines", dict)
+    document: dict[str, Any] = packaged_document("engines", dict)
+    return document
 
 
 @lru_cache(maxsize=256)
 def rules(engine: str, version: str) -> dict[str, Any]:
-    """The values in force for one version of an engine: every dated table up to it, later ones over earlier ones."""
+    """The values in force for one version: every dated table up to it, later ones over earlier."""
     asked = version_tuple(version)
     merged: dict[str, Any] = {}
     for table in engine_tables()[engine]["since"]:

@@ -28,7 +28,8 @@ Prepared = TypeVar("Prepared")
 class Facts(NamedTuple):
     """Sizes of one GPU's share.
 
-    attention_width: query heads × the size of a value, of this GPU. mlp_width: widest MLP's intermediate size.
+    attention_width: query heads × the size of a value, of this GPU. mlp_width: widest MLP's intermediate
+    size.
     expert_width: an expert's intermediate size; experts_per_token: 0 for dense models and for mixtures whose
     kernel keeps no workspace (MXFP4).
     """
@@ -110,7 +111,11 @@ def _experts(model: ServedModel) -> tuple[int, int]:
     """An expert's intermediate size and the experts per token; zeros where the kernel keeps no workspace."""
     if any(form.kind == "mxfp4" for form in model.quantization.formats):
         return 0, 0
-    rows = (weight.shape[-1] for weight in model.architecture.weights if weight.part == "experts" and weight.shard == "row")
+    rows = (
+        weight.shape[-1]
+        for weight in model.architecture.weights
+        if weight.part == "experts" and weight.shard == "row"
+    )
     width = max(rows, default=0)
     return (width, model.architecture.experts_per_token) if width else (0, 0)
 

@@ -1,7 +1,7 @@
-"""vLLM's memory beside weights and cache: batch defaults, the profile run's peak, CUDA graphs, everything not PyTorch's.
+"""vLLM's memory beside weights and cache: batch defaults, profile run, CUDA graphs, the rest.
 
-The engine measures these in a profile run (`v1/worker/gpu_worker.py determine_available_memory`); here they are models
-of what that run allocates, with constants from real logs (data/engines.toml).
+The engine measures these in a profile run (`v1/worker/gpu_worker.py determine_available_memory`); here they
+are models of what that run allocates, with constants from real logs (data/engines.toml).
 """
 
 from __future__ import annotations
@@ -34,16 +34,20 @@ def batch_defaults(gpu: Gpu) -> tuple[int, int]:
     return (8192, 1024) if large else (2048, 256)
 
 
-def activation_bytes(facts: Facts, rules: dict[str, Any], terms: dict[str, Any], tokens: int, sequences: int) -> int:
+def activation_bytes(
+    facts: Facts, rules: dict[str, Any], terms: dict[str, Any], *, tokens: int, sequences: int
+) -> int:
     """The peak that the profile run finds above the weights.
 
-    Two moments compete: the forward pass of `tokens` tokens, and the sampler on `sequences` rows of logits of the whole
-    vocabulary (`v1/worker/gpu_model_runner.py _dummy_run, _dummy_sampler_run`). The workspace of a mixture's kernels
-    (`fused_moe/modular_kernel.py`) and the encoder cache stay through both.
+    Two moments compete: the forward pass of `tokens` tokens, and the sampler on `sequences` rows of logits
+    of the whole vocabulary (`v1/worker/gpu_model_runner.py _dummy_run, _dummy_sampler_run`). The workspace
+    of a mixture's kernels (`fused_moe/modular_kernel.py`) and the encoder cache stay through both.
     """
     row = tokens * BF16_BYTES
     hidden = facts.hidden_size * row
-    sampler = int(rules["sampler_bytes_per_logit"] * sequences * facts.vocab_size) + terms["base_bytes"] + hidden
+    sampler = (
+        int(rules["sampler_bytes_per_logit"] * sequences * facts.vocab_size) + terms["base_bytes"] + hidden
+    )
     forward = terms["forward_base_bytes"] + terms["residual_copies"] * hidden
     if not facts.mixture:
         forward += terms["mlp_copies"] * facts.mlp_width * row
@@ -54,7 +58,7 @@ def activation_bytes(facts: Facts, rules: dict[str, Any], terms: dict[str, Any],
 
 
 def _mixture_workspace_bytes(facts: Facts, row: int) -> int:
-    """Two buffers of tokens × experts per token rows: the widest of gate-and-up and hidden, then of down's two sides.
+    """The two buffers of a mixture's kernels: tokens × experts per token rows, each as wide as needed.
 
     Source: vLLM 0.33 `layers/fused_moe/fused_moe.py TritonExperts.workspace_shapes`.
     """
@@ -64,11 +68,14 @@ def _mixture_workspace_bytes(facts: Facts, row: int) -> int:
 
 
 @lru_cache(maxsize=1024)
-def captured_graphs(sequences: int, tokens: int, dense_step_up_to: int, modes: int, largest: int) -> tuple[int, int]:
+def captured_graphs(
+    sequences: int, tokens: int, dense_step_up_to: int, modes: int, largest: int
+) -> tuple[int, int]:
     """How many CUDA graphs are captured, and the tokens of the largest.
 
-    Sizes are 1, 2, 4, every 8th, then every 16th up to twice the sequences at most; full graphs of decoding stop at
-    the number of sequences (vLLM 0.33 `config/vllm.py _set_cudagraph_sizes`, `v1/cudagraph_dispatcher.py`).
+    Sizes are 1, 2, 4, every 8th, then every 16th up to twice the sequences at most; full graphs of decoding
+    stop at the number of sequences (vLLM 0.33 `config/vllm.py _set_cudagraph_sizes`,
+    `v1/cudagraph_dispatcher.py`).
     """
     limit = min(2 * sequences, largest, tokens)
     sizes = [1, 2, 4, *range(8, dense_step_up_to, 8), *range(dense_step_up_to, largest + 1, 16)]
@@ -77,8 +84,10 @@ def captured_graphs(sequences: int, tokens: int, dense_step_up_to: int, modes: i
     return len(fitting) + (len(full) if modes > 1 else 0), fitting[-1]
 
 
-def graph_bytes(facts: Facts, gpu: Gpu, rules: dict[str, Any], terms: dict[str, Any], tokens: int, sequences: int) -> int:
-    """What capturing CUDA graphs takes: a part per captured graph and layer, and FlashAttention 3's split sums."""
+def graph_bytes(
+    facts: Facts, gpu: Gpu, rules: dict[str, Any], terms: dict[str, Any], *, tokens: int, sequences: int
+) -> int:
+    """What CUDA graphs take: a part for each graph and layer, and FlashAttention 3's split sums."""
     capability = gpu.compute_capability or (0, 0)
     largest = 1024 if capability[0] == DATA_CENTRE_BLACKWELL else 512
     modes = rules["graph_modes"]
@@ -91,7 +100,7 @@ def graph_bytes(facts: Facts, gpu: Gpu, rules: dict[str, Any], terms: dict[str, 
 
 
 def nvlinked(gpu: Gpu) -> bool:
-    """Whether the GPUs of a group talk over NVLink; assumed where nothing is known, since it takes more memory."""
+    """Whether a group talks over NVLink; assumed where nothing is known, since it takes more memory."""
     return not gpu.interconnect or "nvlink" in gpu.interconnect.lower()
 
 
@@ -102,7 +111,7 @@ def context_bytes(rules: dict[str, Any], gpu: Gpu, gpus: int) -> int:
 
 
 def non_torch_bytes(rules: dict[str, Any], gpu: Gpu, gpus: int) -> int:
-    """What grows outside PyTorch during the profile run: workspaces, and the communication buffers of a group."""
+    """What grows outside PyTorch in the profile run: workspaces, a group's communication buffers."""
     table = rules["non_torch_bytes"]
     if gpus == 1:
         return by_group_size(table, 1)

@@ -1,8 +1,8 @@
 """vLLM's KV cache pool: pages, groups, padding layers, and how many blocks one sequence takes.
 
 Every rule is one of vLLM 0.32 and 0.33: `v1/kv_cache_interface.py` (page sizes, blocks per request),
-`v1/core/kv_cache_utils.py` and, from 0.33, `v1/core/kv_cache_planning.py` (grouping), `platforms/interface.py` (block
-sizes). Older versions differ where `PoolRules` says so.
+`v1/core/kv_cache_utils.py` and, from 0.33, `v1/core/kv_cache_planning.py` (grouping),
+`platforms/interface.py` (block sizes). Older versions differ where `PoolRules` says so.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ class PoolRules(NamedTuple):
 
 
 class Group(NamedTuple):
-    """`count` groups of layers alike; each draws its own blocks for a sequence.
+    """`groups` groups of layers alike; each draws its own blocks for a sequence.
 
     name: full, sliding, chunked or state. window: of sliding and chunked groups. blocks: of state groups.
     """
 
     name: str
-    count: int
+    groups: int
     block_tokens: int
     window: int
     blocks: int
@@ -63,11 +63,13 @@ class Pool(NamedTuple):
         """Blocks that one sequence of `context_tokens` claims from all groups."""
         if self.uniform_block_tokens:
             return -(-context_tokens // self.uniform_block_tokens)
-        return sum(group.count * _group_blocks(group, context_tokens, in_flight_tokens) for group in self.groups)
+        return sum(
+            group.groups * _group_blocks(group, context_tokens, in_flight_tokens) for group in self.groups
+        )
 
     def group_count(self) -> int:
         """All groups."""
-        return sum(group.count for group in self.groups)
+        return sum(group.groups for group in self.groups)
 
 
 def _group_blocks(group: Group, context_tokens: int, in_flight_tokens: int) -> int:
@@ -124,12 +126,14 @@ def _promoted(spec: _Spec) -> _Spec:
 
 def _specs(kinds: tuple[LayerKind, ...], rules: PoolRules) -> list[_Spec]:
     block_tokens = _block_tokens(kinds, rules)
-    attention_page = max((kind.token_bytes * block_tokens for kind in kinds if not kind.state_bytes), default=0)
+    attention_page = max(
+        (kind.token_bytes * block_tokens for kind in kinds if not kind.state_bytes), default=0
+    )
     return [_spec(kind, block_tokens, attention_page, rules) for kind in kinds]
 
 
 def _block_tokens(kinds: tuple[LayerKind, ...], rules: PoolRules) -> int:
-    """Tokens in a block of the attention layers: the kernel's, raised until a page holds a recurrent state."""
+    """Tokens in a block of attention layers: the kernel's, raised until a page holds a state."""
     latent = any(kind.name in {"latent", "sliding-latent"} for kind in kinds)
     sparse = any(kind.name == "indexer" for kind in kinds)
     block = DEFAULT_BLOCK_TOKENS
@@ -147,7 +151,9 @@ def _spec(kind: LayerKind, block_tokens: int, attention_page: int, rules: PoolRu
     if kind.state_bytes:
         checkpoint = rules.mamba2_checkpoint_blocks if kind.state_kind == "mamba2" else 0
         page = max(attention_page, kind.state_bytes)
-        return _Spec("state", kind.layers, block_tokens, page, 0, rules.state_blocks + checkpoint, (), latent=False)
+        return _Spec(
+            "state", kind.layers, block_tokens, page, 0, rules.state_blocks + checkpoint, (), latent=False
+        )
     latent = kind.name in {"latent", "sliding-latent", "indexer"}
     name = "sliding" if kind.name == "sliding-latent" else "full" if latent else kind.name
     page = kind.token_bytes * block_tokens
@@ -157,7 +163,10 @@ def _spec(kind: LayerKind, block_tokens: int, attention_page: int, rules: PoolRu
 def _one_type(specs: list[_Spec]) -> bool:
     """All layers need the same token slots: all full, or all sliding with one window."""
     first = specs[0]
-    return all((spec.name, spec.window, spec.block_tokens) == (first.name, first.window, first.block_tokens) for spec in specs)
+    return all(
+        (spec.name, spec.window, spec.block_tokens) == (first.name, first.window, first.block_tokens)
+        for spec in specs
+    )
 
 
 def _single_group(specs: list[_Spec]) -> Pool:
@@ -177,7 +186,9 @@ def _same_pages(specs: list[_Spec]) -> list[_Spec]:
 
 def _with_page(spec: _Spec, page_bytes: int) -> _Spec:
     if spec.name != "state" and page_bytes % spec.page_bytes == 0:
-        return spec._replace(block_tokens=spec.block_tokens * (page_bytes // spec.page_bytes), page_bytes=page_bytes)
+        return spec._replace(
+            block_tokens=spec.block_tokens * (page_bytes // spec.page_bytes), page_bytes=page_bytes
+        )
     return spec._replace(page_bytes=page_bytes)
 
 
@@ -196,7 +207,8 @@ def _grouped(specs: list[_Spec], rules: PoolRules) -> Pool:
 
 
 COMPRESSED_BLOCK_TOKENS = 256
-"""DeepSeek-V4's pages cover 256 tokens, so that each ratio's entries fill whole ones (`models/deepseek_v4`)."""
+"""DeepSeek-V4's pages cover 256 tokens, so that each ratio's entries fill whole ones (`models/deepseek_v4`).
+"""
 
 
 def _compressed_pool(kinds: tuple[LayerKind, ...]) -> Pool:
@@ -205,7 +217,11 @@ def _compressed_pool(kinds: tuple[LayerKind, ...]) -> Pool:
     A first model: compressed layers form one full group, sliding layers as many groups as fit the same block.
     """
     block = COMPRESSED_BLOCK_TOKENS
-    full = sum(kind.layers * -(-block // kind.ratio) * kind.token_bytes for kind in kinds if kind.name == "compressed")
+    full = sum(
+        kind.layers * -(-block // kind.ratio) * kind.token_bytes
+        for kind in kinds
+        if kind.name == "compressed"
+    )
     sliding = [kind for kind in kinds if kind.window]
     window_bytes = sum(kind.layers * kind.token_bytes * DEFAULT_BLOCK_TOKENS for kind in sliding)
     groups = [Group("full", 1, block, 0, 0)]

@@ -1,9 +1,10 @@
-"""llama.cpp with all layers on the GPU: tensors as the GGUF stores them, caches of a fixed context, compute buffers.
+"""llama.cpp with all layers on the GPU: tensors as the GGUF stores them, caches, compute buffers.
 
 The cache is allocated whole at start: `--ctx-size` tokens shared by the slots of `--parallel`, padded to 256
 (`src/llama-kv-cache.cpp`); sliding layers keep their window and one micro batch per slot
-(`src/llama-kv-cache-iswa.cpp`); recurrent layers one float32 state per slot (`src/llama-memory-recurrent.cpp`). The
-token embedding stays in the host's memory (`src/llama-model.cpp`) unless it is the output projection too.
+(`src/llama-kv-cache-iswa.cpp`); recurrent layers one float32 state per slot
+(`src/llama-memory-recurrent.cpp`). The token embedding stays in the host's memory (`src/llama-model.cpp`)
+unless it is the output projection too.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
     """One GPU's memory under llama.cpp, every layer offloaded; several GPUs share the layers evenly.
 
     Args:
-        model: what is served. gpu: one of the GPUs. workload: what must fit. settings: engine, version and flags.
+        model: what is served.
+        gpu: one of the GPUs.
+        workload: what must fit.
+        settings: engine, version and flags.
 
     Returns:
         The footprint; `starts` is False where the buffers exceed the GPU.
@@ -48,7 +52,7 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
     weights = -(-_weights_bytes(model, facts) // gpus)
     runtime = int(constants["driver_context_bytes"])
     activations = _compute_buffer_bytes(facts, constants, workload)
-    per_sequence = _cache_bytes(facts, constants, workload.context_tokens, kv_type)
+    per_sequence = _cache_bytes(facts, constants, workload.context_tokens)
     state = -(-sum(kind.layers * kind.state_bytes for kind in facts.kinds) * workload.sequences // gpus)
     pool = -(-per_sequence * workload.sequences // gpus)
     free = gpu.memory_bytes - runtime - weights - activations - pool - state
@@ -99,7 +103,7 @@ def _as_stored(kind: Any, kv_type: str) -> Any:
 
 
 def _weights_bytes(model: ServedModel, facts: _facts.Facts) -> int:
-    """Tensors on the GPU. A GGUF's own sizes win; the embedding's share of them is taken off where it stands apart."""
+    """Tensors on the GPU: a GGUF's own sizes, less the embedding where it stands apart."""
     if model.weights_bytes is None or model.weights_basis != "headers":
         return facts.weights_bytes - facts.embedding_bytes
     parameters = model.architecture.parameters
@@ -114,7 +118,7 @@ def _padded(tokens: int, constants: dict[str, Any]) -> int:
     return -(-tokens // step) * step
 
 
-def _cache_bytes(facts: _facts.Facts, constants: dict[str, Any], context_tokens: int, _kv_type: str) -> int:
+def _cache_bytes(facts: _facts.Facts, constants: dict[str, Any], context_tokens: int) -> int:
     """Keys and values of one slot, all layers."""
     cells = _padded(context_tokens, constants)
     total = 0
@@ -150,7 +154,12 @@ def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -
     """The command that starts the server as it was planned. A name with one slash is a Hub repository."""
     source = "--hf-repo" if model_name.count("/") == 1 and not model_name.endswith(".gguf") else "--model"
     argv = ["llama-server", source, model_name, "--n-gpu-layers", "999"]
-    argv += ["--ctx-size", str(workload.context_tokens * workload.sequences), "--parallel", str(workload.sequences)]
+    argv += [
+        "--ctx-size",
+        str(workload.context_tokens * workload.sequences),
+        "--parallel",
+        str(workload.sequences),
+    ]
     if KV_TYPES.get(workload.kv_dtype) == "int8":
         argv += ["--cache-type-k", "q8_0", "--cache-type-v", "q8_0", "--flash-attn", "on"]
     if settings.tensor_parallel * settings.pipeline_parallel > 1:

@@ -1,9 +1,9 @@
 """SGLang 0.5: the static fraction it picks, its token pools, and the flags that make the plan true.
 
 `mem_fraction_static` is what weights and pools may take of the memory that was free before loading
-(`arg_groups/memory_hook.py`, `mem_cache/kv_cache_configurator.py _profile_available_bytes`); activations, CUDA graphs and
-the request table live in the rest. A pool of tokens is bytes divided by a cell, the bytes of one token in all layers
-(`model_executor/pool_configurator.py`).
+(`arg_groups/memory_hook.py`, `mem_cache/kv_cache_configurator.py _profile_available_bytes`); activations,
+CUDA graphs and the request table live in the rest. A pool of tokens is bytes divided by a cell, the bytes of
+one token in all layers (`model_executor/pool_configurator.py`).
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ LARGE_CARD_MIB, LARGE_CARD_LEAST_RESERVE_MIB = 60 * 1024, 10 * 1024
 
 VISION_FACTOR, VISION_SENSITIVITY, VISION_BASELINE = 0.95, 0.1, 24 * 1024**2
 VISION_PARAMETERS_PER_UNIT = 12
-"""`adjust_mem_fraction_for_vlm` compares layers × hidden² of the tower, a twelfth of a plain tower's parameters."""
+"""`adjust_mem_fraction_for_vlm` compares layers × hidden² of the tower, a twelfth of a plain tower's
+parameters.
+"""
 
 MOST_REQUESTS, FEWEST_REQUESTS, REQUESTS_PER_CONTEXT = 4096, 2048, 512
 REQUEST_SLOT_EXTRA_TOKENS, REQUEST_SLOT_BYTES = 4, 4
@@ -65,10 +67,14 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
     """One GPU's memory under SGLang.
 
     Args:
-        model: what is served. gpu: one of the GPUs. workload: what must fit. settings: engine, version and flags.
+        model: what is served.
+        gpu: one of the GPUs.
+        workload: what must fit.
+        settings: engine, version and flags.
 
     Returns:
-        The footprint; `starts` is False where no pool is left, or where it holds no sequence of the asked context.
+        The footprint; `starts` is False where no pool is left, or where it holds no sequence of the asked
+        context.
     """
     kv_type = _facts.kv_dtype(model, workload, settings)
     key = (
@@ -79,18 +85,22 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
     weights = prepared.facts.weights_bytes
     context = _vllm_budget.context_bytes(prepared.rules, gpu, settings.tensor_parallel)
     tokens, decode_batch = batch(gpu, settings)
-    fraction = settings.memory_fraction or default_fraction(prepared.facts, prepared.rules, gpu, settings)
-    rest = int((gpu.memory_bytes - context) * fraction) - weights
+    fraction: float | None = settings.memory_fraction or default_fraction(
+        prepared.facts, prepared.rules, gpu, settings
+    )
+    rest = int((gpu.memory_bytes - context) * (fraction or 0)) - weights
     if settings.kv_cache_memory_bytes is not None:
         rest, fraction = settings.kv_cache_memory_bytes, None
     state, slots = _state_pool(prepared, rest, settings)
     pool = max(rest - state, 0)
     pool_tokens = int(pool // prepared.cell_bytes) if prepared.cell_bytes else prepared.context_limit_tokens
     requests = _requests(pool_tokens, slots, prepared, workload, settings)
-    runtime = context + (requests + 1) * (workload.context_tokens + REQUEST_SLOT_EXTRA_TOKENS) * REQUEST_SLOT_BYTES
+    runtime = (
+        context + (requests + 1) * (workload.context_tokens + REQUEST_SLOT_EXTRA_TOKENS) * REQUEST_SLOT_BYTES
+    )
     activations, graphs = _transient(prepared, settings, tokens, decode_batch)
     free = gpu.memory_bytes - runtime - weights - pool - state - activations - graphs
-    refusal = _refusal(prepared, workload, pool_tokens, slots, rest, free)
+    refusal = _refusal(prepared, workload, pool_tokens=pool_tokens, slots=slots, rest=rest, free=free)
     used = int(prepared.cell_bytes * workload.context_tokens * workload.sequences)
     used += prepared.state_bytes * prepared.rules["mamba_slots_per_request"] * workload.sequences
     return Footprint(
@@ -125,7 +135,9 @@ def batch(gpu: Gpu, settings: EngineSettings) -> tuple[int, int]:
     return settings.max_num_batched_tokens or CHUNKED_PREFILL_TOKENS[card], decode
 
 
-def default_fraction(facts: _facts.Facts, constants: dict[str, Any], gpu: Gpu, settings: EngineSettings) -> float:
+def default_fraction(
+    facts: _facts.Facts, constants: dict[str, Any], gpu: Gpu, settings: EngineSettings
+) -> float:
     """The `mem_fraction_static` that SGLang picks for a card, to three digits as it does."""
     total = gpu.memory_bytes // MIB
     tokens, decode_batch = batch(gpu, settings)
@@ -147,7 +159,14 @@ def default_fraction(facts: _facts.Facts, constants: dict[str, Any], gpu: Gpu, s
 
 def prefill_graphs(tokens: int) -> int:
     """How many prefill sizes are captured up to `tokens` (`arg_groups/cuda_graph_hook.py`)."""
-    steps = ((4, 33, 4), (48, 257, 16), (288, 513, 32), (576, 1025, 64), (1280, 4097, 256), (4608, tokens + 1, 512))
+    steps = (
+        (4, 33, 4),
+        (48, 257, 16),
+        (288, 513, 32),
+        (576, 1025, 64),
+        (1280, 4097, 256),
+        (4608, tokens + 1, 512),
+    )
     return sum(1 for step in steps for size in range(*step) if size <= tokens)
 
 
@@ -186,7 +205,9 @@ def _state_pool(prepared: _Prepared, rest: int, settings: EngineSettings) -> tup
     return (slots + 1) * prepared.state_bytes if slots > 0 else 0, max(slots, 0)
 
 
-def _requests(pool_tokens: int, slots: int, prepared: _Prepared, workload: Workload, settings: EngineSettings) -> int:
+def _requests(
+    pool_tokens: int, slots: int, prepared: _Prepared, workload: Workload, settings: EngineSettings
+) -> int:
     """`resolve_max_num_reqs`: how many requests may run at once."""
     estimated = int(pool_tokens / max(1, workload.context_tokens) * REQUESTS_PER_CONTEXT)
     requests = settings.max_num_seqs or max(min(estimated, MOST_REQUESTS), FEWEST_REQUESTS)
@@ -196,29 +217,46 @@ def _requests(pool_tokens: int, slots: int, prepared: _Prepared, workload: Workl
     return int(requests)
 
 
-def _transient(prepared: _Prepared, settings: EngineSettings, tokens: int, decode_batch: int) -> tuple[int, int]:
+def _transient(
+    prepared: _Prepared, settings: EngineSettings, tokens: int, decode_batch: int
+) -> tuple[int, int]:
     terms = engine_tables()[NAME]["terms"]
     facts = prepared.facts
     row = tokens * BF16_BYTES
     forward = terms["residual_copies"] * facts.hidden_size * row
     if facts.mixture:
-        forward += row * facts.experts_per_token * (max(2 * facts.expert_width, facts.hidden_size) + facts.hidden_size)
+        forward += (
+            row
+            * facts.experts_per_token
+            * (max(2 * facts.expert_width, facts.hidden_size) + facts.hidden_size)
+        )
     else:
         forward += terms["mlp_copies"] * facts.mlp_width * row
     logits = terms["logits_copies"] * decode_batch * facts.vocab_size * 4
-    graphs = 0 if settings.enforce_eager else terms["graphs_base_bytes"] + terms["graph_bytes"] * _decode_graphs(decode_batch)
+    graphs = (
+        0
+        if settings.enforce_eager
+        else terms["graphs_base_bytes"] + terms["graph_bytes"] * _decode_graphs(decode_batch)
+    )
     return int(max(forward, logits)), int(graphs)
 
 
-def _refusal(prepared: _Prepared, workload: Workload, pool_tokens: int, slots: int, rest: int, free: int) -> str:
+def _refusal(
+    prepared: _Prepared, workload: Workload, *, pool_tokens: int, slots: int, rest: int, free: int
+) -> str:
     if rest <= 0 or pool_tokens <= 0 or (prepared.state_bytes and slots <= 0):
         return "not enough memory for the token pool; increase --mem-fraction-static"
     if free < 0:
         return f"out of memory: {-free / GIB:.2f} GiB more than the GPU has"
-    if prepared.window_tokens and pool_tokens * prepared.rules["swa_full_tokens_ratio"] <= prepared.window_tokens:
+    if (
+        prepared.window_tokens
+        and pool_tokens * prepared.rules["swa_full_tokens_ratio"] <= prepared.window_tokens
+    ):
         return "the sliding-window pool cannot hold one window"
     if pool_tokens < workload.context_tokens:
-        return f"a request of {workload.context_tokens} tokens is longer than the pool of {pool_tokens} tokens"
+        return (
+            f"a request of {workload.context_tokens} tokens is longer than the pool of {pool_tokens} tokens"
+        )
     return ""
 
 

@@ -1,9 +1,10 @@
-"""vLLM, 0.10 to 0.33: how large its KV cache becomes, whether it starts, and the flags that make the plan true.
+"""vLLM, 0.10 to 0.33: the size of its KV cache, whether it starts, the flags that make the plan true.
 
-The engine takes `ceil(total × gpu_memory_utilization)` as its budget (`v1/worker/utils.py request_memory`), subtracts
-weights, what grew outside PyTorch, the profile run's peak and, since 0.21, CUDA graphs (`v1/worker/gpu_worker.py
-determine_available_memory`), and gives the rest to one pool of KV blocks (`_vllm_pool`). What the driver and NCCL took
-before, and graphs in older versions, must fit in what the budget leaves.
+The engine takes `ceil(total × gpu_memory_utilization)` as its budget (`v1/worker/utils.py request_memory`),
+subtracts weights, what grew outside PyTorch, the profile run's peak and, since 0.21, CUDA graphs
+(`v1/worker/gpu_worker.py determine_available_memory`), and gives the rest to one pool of KV blocks
+(`_vllm_pool`). What the driver and NCCL took before, and graphs in older versions, must fit in what the
+budget leaves.
 """
 
 from __future__ import annotations
@@ -37,8 +38,9 @@ class _Prepared(NamedTuple):
     context_bytes: int
     non_torch_bytes: int
     context_limit_tokens: int
-    transient: dict[tuple[int, int, int], tuple[int, int]]
-    """Activation peak and graphs by batch tokens, sequences and memory class."""
+    uncertainty: dict[str, float]
+    transient: dict[tuple[int, int, bool], tuple[int, int]]
+    """Activation peak and graphs by batch tokens, sequences, and whether graphs are off."""
 
 
 _prepared: dict[tuple[Any, ...], _Prepared] = {}
@@ -48,7 +50,10 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
     """One GPU's memory under vLLM.
 
     Args:
-        model: what is served. gpu: one of the GPUs. workload: what must fit. settings: engine, version and flags.
+        model: what is served.
+        gpu: one of the GPUs.
+        workload: what must fit.
+        settings: engine, version and flags.
 
     Returns:
         The footprint; `starts` is False, with vLLM's own reason, where the engine would refuse.
@@ -58,42 +63,78 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
         model.key, kv_type, gpu.compute_capability, gpu.interconnect, settings.version,
         settings.tensor_parallel, settings.pipeline_parallel, settings.dtype,
     )  # fmt: skip
-    prepared = _prepared.get(key) or _facts.kept(_prepared, key, lambda: _prepare(model, gpu, settings, kv_type))
+    prepared = _prepared.get(key) or _facts.kept(
+        _prepared, key, lambda: _prepare(model, gpu, settings, kv_type)
+    )
+    terms = _terms(prepared, gpu, workload, settings)
+    sized = _size(prepared, terms.pool_bytes, workload, terms.in_flight_tokens)
+    refusal = _refusal_of_budget(prepared, gpu, terms) or _refusal_of_pool(prepared, workload, terms, sized)
+    return _report(prepared, gpu, terms, sized, refusal)
+
+
+class _Terms(NamedTuple):
+    """How the GPU's memory is divided. budget_bytes: 0 where the pool is fixed."""
+
+    runtime_bytes: int
+    activations_bytes: int
+    graphs_bytes: int
+    budget_bytes: int
+    pool_bytes: int
+    free_bytes: int
+    fraction: float | None
+    in_flight_tokens: int
+
+
+def _terms(prepared: _Prepared, gpu: Gpu, workload: Workload, settings: EngineSettings) -> _Terms:
     tokens, sequences = batch(gpu, workload, settings)
     activations, graphs = _transient(prepared, gpu, settings, tokens, sequences)
-    runtime = prepared.context_bytes + prepared.non_torch_bytes
-    fraction = settings.memory_fraction or prepared.rules["memory_fraction"]
-    budget = math.ceil(gpu.memory_bytes * fraction)
+    weights, non_torch = prepared.facts.weights_bytes, prepared.non_torch_bytes
+    runtime = prepared.context_bytes + non_torch
+    fraction: float | None = None
+    budget = 0
     if settings.kv_cache_memory_bytes is None:
+        fraction = settings.memory_fraction or prepared.rules["memory_fraction"]
+        budget = math.ceil(gpu.memory_bytes * fraction)
         counted = graphs if prepared.rules["graphs_in_budget"] else 0
-        pool = budget - prepared.facts.weights_bytes - prepared.non_torch_bytes - activations - counted
+        pool = budget - weights - non_torch - activations - counted
     else:
-        pool, fraction, budget = settings.kv_cache_memory_bytes, None, 0
-    free = gpu.memory_bytes - runtime - prepared.facts.weights_bytes - max(pool, 0) - activations - graphs
-    in_flight = prepared.rules["in_flight_batches"] * tokens
-    sized = _size(prepared, pool, workload, in_flight)
-    refusal = _refusal(prepared, gpu, workload, budget, pool, free, sized)
+        pool = settings.kv_cache_memory_bytes
+    return _Terms(
+        runtime_bytes=runtime,
+        activations_bytes=activations,
+        graphs_bytes=graphs,
+        budget_bytes=budget,
+        pool_bytes=pool,
+        free_bytes=gpu.memory_bytes - runtime - weights - max(pool, 0) - activations - graphs,
+        fraction=fraction,
+        in_flight_tokens=prepared.rules["in_flight_batches"] * tokens,
+    )
+
+
+def _report(prepared: _Prepared, gpu: Gpu, terms: _Terms, sized: _Sized, refusal: str) -> Footprint:
+    weights = prepared.facts.weights_bytes
+    fixed = terms.runtime_bytes + weights + terms.activations_bytes + terms.graphs_bytes
     return Footprint(
         total_bytes=gpu.memory_bytes,
-        runtime_bytes=runtime,
-        weights_bytes=prepared.facts.weights_bytes,
-        kv_pool_bytes=max(pool, 0),
+        runtime_bytes=terms.runtime_bytes,
+        weights_bytes=weights,
+        kv_pool_bytes=max(terms.pool_bytes, 0),
         state_bytes=0,
-        activations_bytes=activations,
-        cuda_graphs_bytes=graphs,
-        free_bytes=free,
-        memory_fraction=fraction,
+        activations_bytes=terms.activations_bytes,
+        cuda_graphs_bytes=terms.graphs_bytes,
+        free_bytes=terms.free_bytes,
+        memory_fraction=terms.fraction,
         kv_pool_tokens=None if refusal else sized.tokens,
         max_concurrency=None if refusal else sized.concurrency,
         kv_bytes_per_token=prepared.kv_bytes_per_token,
         state_bytes_per_sequence=prepared.state_bytes_per_sequence,
         workload_kv_bytes=sized.workload_bytes,
-        need_bytes=runtime + prepared.facts.weights_bytes + activations + graphs + sized.workload_bytes,
-        max_context_tokens=_longest_context(prepared, sized.blocks, in_flight),
+        need_bytes=fixed + sized.workload_bytes,
+        max_context_tokens=_longest_context(prepared, sized.blocks, terms.in_flight_tokens),
         max_sequences=sized.sequences,
         starts=not refusal,
         refusal=refusal,
-        uncertainty_bytes=_uncertainty(prepared, runtime, activations, graphs),
+        uncertainty_bytes=_uncertainty(prepared, terms),
     )
 
 
@@ -130,6 +171,7 @@ def _prepare(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: st
         context_bytes=_vllm_budget.context_bytes(constants, gpu, settings.tensor_parallel),
         non_torch_bytes=_vllm_budget.non_torch_bytes(constants, gpu, settings.tensor_parallel),
         context_limit_tokens=model.architecture.context_limit_tokens or LONGEST_CONTEXT_TOKENS,
+        uncertainty=engine_tables()[NAME]["uncertainty"],
         transient={},
     )
 
@@ -153,11 +195,13 @@ def _transient(
     if found is None:
         tables = engine_tables()[NAME]
         activations = _vllm_budget.activation_bytes(
-            prepared.facts, prepared.rules, tables["activations"], tokens, sequences
+            prepared.facts, prepared.rules, tables["activations"], tokens=tokens, sequences=sequences
         )
         graphs = 0
         if not settings.enforce_eager:
-            graphs = _vllm_budget.graph_bytes(prepared.facts, gpu, prepared.rules, tables["graphs"], tokens, sequences)
+            graphs = _vllm_budget.graph_bytes(
+                prepared.facts, gpu, prepared.rules, tables["graphs"], tokens=tokens, sequences=sequences
+            )
         if len(prepared.transient) >= _facts.MOST_PREPARED:
             prepared.transient.clear()
         found = prepared.transient[key] = (activations, graphs)
@@ -196,27 +240,32 @@ def _size(prepared: _Prepared, pool_bytes: int, workload: Workload, in_flight: i
     )
 
 
-def _refusal(
-    prepared: _Prepared, gpu: Gpu, workload: Workload, budget: int, pool_bytes: int, free: int, sized: _Sized
-) -> str:
-    """vLLM's reason not to start, or nothing."""
+def _refusal_of_budget(prepared: _Prepared, gpu: Gpu, terms: _Terms) -> str:
+    """Why the engine's budget cannot be had, or nothing (`request_memory`, an out-of-memory error)."""
     gib = _vllm_budget.GIB
-    if budget > gpu.memory_bytes - prepared.context_bytes:
+    at_start = gpu.memory_bytes - prepared.context_bytes
+    if terms.budget_bytes > at_start:
         return (
-            f"free memory at start ({(gpu.memory_bytes - prepared.context_bytes) / gib:.2f} GiB) is less than the "
-            f"desired GPU memory utilization ({budget / gib:.2f} GiB)"
+            f"free memory at start ({at_start / gib:.2f} GiB) is less than the desired GPU memory utilization "
+            f"({terms.budget_bytes / gib:.2f} GiB)"
         )
-    if pool_bytes <= 0:
+    if terms.pool_bytes <= 0:
         return "no available memory for the cache blocks: weights and activations fill the engine's budget"
-    if free < 0:
-        return f"out of memory: {-free / gib:.2f} GiB more than the GPU has"
-    needed = sized.per_sequence * prepared.pool.bytes_per_block
-    if sized.blocks - 1 < sized.per_sequence:
-        return (
-            f"to serve one request of {workload.context_tokens} tokens {needed / gib:.2f} GiB of KV cache is needed, "
-            f"which is larger than the available KV cache memory ({pool_bytes / gib:.2f} GiB)"
-        )
+    if terms.free_bytes < 0:
+        return f"out of memory: {-terms.free_bytes / gib:.2f} GiB more than the GPU has"
     return ""
+
+
+def _refusal_of_pool(prepared: _Prepared, workload: Workload, terms: _Terms, sized: _Sized) -> str:
+    """Why the pool is too small for one sequence, or nothing (`_check_enough_kv_cache_memory`); one block is kept."""
+    if sized.blocks - 1 >= sized.per_sequence:
+        return ""
+    gib = _vllm_budget.GIB
+    needed = sized.per_sequence * prepared.pool.bytes_per_block
+    return (
+        f"to serve one request of {workload.context_tokens} tokens {needed / gib:.2f} GiB of KV cache is needed, "
+        f"the available KV cache memory is {terms.pool_bytes / gib:.2f} GiB"
+    )
 
 
 def _longest_context(prepared: _Prepared, blocks: int, in_flight: int) -> int | None:
@@ -239,14 +288,14 @@ def _longest_context(prepared: _Prepared, blocks: int, in_flight: int) -> int | 
     return low
 
 
-def _uncertainty(prepared: _Prepared, runtime: int, activations: int, graphs: int) -> int:
-    table = engine_tables()[NAME]["uncertainty"]
+def _uncertainty(prepared: _Prepared, terms: _Terms) -> int:
+    fractions = prepared.uncertainty
     return int(
-        table["activations_fraction"] * activations
-        + table["cuda_graphs_fraction"] * graphs
-        + table["runtime_fraction"] * runtime
-        + table["weights_fraction"] * prepared.facts.weights_bytes
-        + table["unseen_gpu_bytes"]
+        fractions["activations_fraction"] * terms.activations_bytes
+        + fractions["cuda_graphs_fraction"] * terms.graphs_bytes
+        + fractions["runtime_fraction"] * terms.runtime_bytes
+        + fractions["weights_fraction"] * prepared.facts.weights_bytes
+        + fractions["unseen_gpu_bytes"]
     )
 
 

@@ -1,4 +1,4 @@
-"""The skeleton of hybrid decoders: which layers are of which kind, and the pieces all of them have around the mixers."""
+"""The skeleton of hybrid decoders: the kind of each layer, and the pieces that stand around the mixers."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def gated_mlp(prefix: str, config: Config, layers: Layers, *, bias: bool = False
 
 
 def ibm_mamba2(config: Config, *, width: int = 0, norm: bool = True) -> _mamba.Mamba2:
-    """Mamba-2 in the words that Bamba, Falcon-H1 and Granite 4 share; `width` where it is not `mamba_expand` × hidden."""
+    """Mamba-2 in the words of Bamba, Falcon-H1 and Granite 4; `width` where the config states it apart."""
     hidden_size = config.integer("hidden_size", least=1)
     heads = config.integer("mamba_n_heads", least=1)
     width = width or config.integer("mamba_expand", default=2) * hidden_size

@@ -91,8 +91,8 @@ def delta_weights(prefix: str, sizes: Delta, *, layers: Layers, fused: bool) -> 
 def delta_cache(sizes: Delta, layers: int) -> StateCache:
     """The last inputs of the convolution and one matrix per value head.
 
-    Source: vLLM 0.33 `layers/mamba/mamba_utils.py` `gated_delta_net_state_shape`; the state's type is the config's
-    `mamba_ssm_dtype`, else the model's (`models/config.py` `Qwen3_5ForConditionalGenerationConfig`).
+    Source: vLLM 0.33 `layers/mamba/mamba_utils.py` `gated_delta_net_state_shape`; the state's type is the
+    config's `mamba_ssm_dtype`, else the model's (`models/config.py` `Qwen3_5ForConditionalGenerationConfig`).
     """
     tensors = (
         StateTensor(name="conv", shape=(sizes.kernel - 1, sizes.conv_width), split=1),

@@ -1,8 +1,8 @@
 """Mamba 1 and Mamba 2 mixers: what they weigh and what state they keep.
 
-Tensor parallel divides the heads. The groups of Mamba-2, which heads share, are divided too, or replicated once the
-GPUs outnumber them, so their rows of a fused tensor are listed apart, under the same path.
-Source: vLLM 0.33 `layers/mamba/mamba_mixer.py`, `mamba_mixer2.py`, `mamba_utils.py`; A is kept in float32 there.
+Tensor parallel divides the heads. The groups of Mamba-2, which heads share, are divided too, or replicated
+once the GPUs outnumber them, so their rows of a fused tensor are listed apart, under the same path.
+Source: vLLM 0.33 `layers/mamba/mamba_mixer.py`, `mamba_mixer2.py`, `mamba_utils.py`; A is float32 there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Layers = tuple[int, ...]
 
 
 class Mamba2(NamedTuple):
-    """The sizes of a Mamba-2 mixer. `state_dtype`: "" for the model's type. `norm`: a norm before the output."""
+    """The sizes of a Mamba-2 mixer. `state_dtype`: "" for the model's. `norm`: one before the output."""
 
     hidden_size: int
     heads: int
@@ -48,13 +48,20 @@ def mamba2_weights(prefix: str, sizes: Mamba2, *, layers: Layers) -> list[Weight
     if not layers:
         return []
     weights: list[Weight] = []
-    for rows, shard, groups in (
-        (2 * sizes.width + sizes.heads, "column", 0),
-        (sizes.group_width, "kv", sizes.groups),
-    ):
-        weights += _in_proj(prefix, sizes, layers, rows, shard, groups)
-    for rows, shard, groups in ((sizes.width, "column", 0), (sizes.group_width, "kv", sizes.groups)):
-        weights += _conv(prefix, rows, sizes.kernel, layers, shard=shard, groups=groups, bias=sizes.conv_bias)
+    for rows, shard, groups in _split_rows(sizes, 2 * sizes.width + sizes.heads):
+        weights += _parts.linear(
+            f"{prefix}.in_proj",
+            rows,
+            sizes.hidden_size,
+            "attention",
+            shard,
+            layers=layers,
+            bias=sizes.bias,
+            heads=groups,
+        )
+    for rows, shard, groups in _split_rows(sizes, sizes.width):
+        conv = (rows, 1, sizes.kernel)
+        weights += _conv(f"{prefix}.conv1d", conv, layers, shard=shard, groups=groups, bias=sizes.conv_bias)
     for name, dtype in (("A_log", "float32"), ("D", ""), ("dt_bias", "")):
         weights.append(
             _parts.vector(f"{prefix}.{name}", sizes.heads, "state", "column", layers=layers, dtype=dtype)
@@ -75,30 +82,23 @@ def mamba2_weights(prefix: str, sizes: Mamba2, *, layers: Layers) -> list[Weight
     ]
 
 
-def _in_proj(
-    prefix: str, sizes: Mamba2, layers: Layers, rows: int, shard: Shard, groups: int
-) -> list[Weight]:
-    path, part = f"{prefix}.in_proj", "attention"
-    return _parts.linear(
-        path, rows, sizes.hidden_size, part, shard, layers=layers, bias=sizes.bias, heads=groups
-    )
+def _split_rows(sizes: Mamba2, head_rows: int) -> tuple[tuple[int, Shard, int], ...]:
+    """The rows of a fused tensor that follow the heads, and those that follow the groups."""
+    return (head_rows, "column", 0), (sizes.group_width, "kv", sizes.groups)
 
 
 def _conv(
-    prefix: str,
-    rows: int,
-    kernel: int,
+    path: str,
+    shape: tuple[int, int, int],
     layers: Layers,
     *,
     shard: Shard = "column",
     groups: int = 0,
     bias: bool,
 ) -> list[Weight]:
-    part: Part = "state"
-    path = f"{prefix}.conv1d"
-    weights = [_parts.matrix(path, (rows, 1, kernel), part, shard, layers=layers, heads=groups)]
+    weights = [_parts.matrix(path, shape, "state", shard, layers=layers, heads=groups)]
     if bias:
-        weights.append(_parts.vector(f"{path}.bias", rows, part, shard, layers=layers, heads=groups))
+        weights.append(_parts.vector(f"{path}.bias", shape[0], "state", shard, layers=layers, heads=groups))
     return weights
 
 
@@ -138,7 +138,7 @@ def mamba1_weights(prefix: str, sizes: Mamba1, *, layers: Layers) -> list[Weight
         *_parts.linear(
             f"{prefix}.in_proj", 2 * width, hidden_size, part, "column", layers=layers, bias=sizes.bias
         ),
-        *_conv(prefix, width, sizes.kernel, layers, bias=sizes.conv_bias),
+        *_conv(f"{prefix}.conv1d", (width, 1, sizes.kernel), layers, bias=sizes.conv_bias),
         *_parts.linear(f"{prefix}.x_proj", rank + 2 * states, width, part, "row", layers=layers),
         *_parts.linear(f"{prefix}.dt_proj", width, rank, part, "column", layers=layers, bias=True),
         _parts.matrix(f"{prefix}.A_log", (width, states), "state", "column", layers=layers, dtype="float32"),

@@ -1,7 +1,7 @@
-"""Multi-head latent attention: queries and keys pass through low ranks, the cache keeps one latent vector per token.
+"""Multi-head latent attention: keys and values pass through a low rank, and only that vector is cached.
 
-Source of the shapes and of what is split: vLLM 0.33 `models/deepseek_v2.py` (`DeepseekV2MLAAttention`, `Indexer`)
-and transformers `modeling_deepseek_v3.py`.
+Source of the shapes and splits: vLLM 0.33 `models/deepseek_v2.py` (`DeepseekV2MLAAttention`, `Indexer`) and
+transformers `modeling_deepseek_v3.py`.
 """
 
 from __future__ import annotations
@@ -119,8 +119,8 @@ def read_indexer(config: Config) -> Indexer | None:
 def indexer_weights(prefix: str, indexer: Indexer, sizes: Latent, *, layers: Layers) -> list[Weight]:
     """The indexer's weights; every GPU holds all of them.
 
-    `wk` and `weights_proj` are not marked as linear: vLLM fuses them into one 16-bit matrix whatever the checkpoint's
-    format (0.33 `deepseek_v32/attention.py`), and keeps the key norm in float32.
+    `wk` and `weights_proj` are not marked as linear: vLLM fuses them into one 16-bit matrix whatever the
+    checkpoint's format (0.33 `deepseek_v32/attention.py`), and keeps the key norm in float32.
     """
     heads, dim = indexer
     return [

@@ -16,9 +16,9 @@ Layers = tuple[int, ...]
 
 
 class Mixture(NamedTuple):
-    """The sizes of a mixture. `balanced`: the router has a float32 bias per expert that balances their load."""
+    """The sizes of a mixture. `balanced`: the router has a bias per expert that balances their load."""
 
-    count: int
+    experts: int
     per_token: int
     intermediate_size: int
     shared_intermediate_size: int
@@ -26,10 +26,10 @@ class Mixture(NamedTuple):
 
 
 def read_mixture(config: Config, *, balanced: bool) -> Mixture:
-    """The mixture in DeepSeek's words; a `count` of 0 where the model is dense."""
+    """The mixture in DeepSeek's words; `experts` is 0 where the model is dense."""
     intermediate_size = config.integer("moe_intermediate_size", default=0)
     return Mixture(
-        count=config.integer("n_routed_experts", "num_experts", default=0),
+        experts=config.integer("n_routed_experts", "num_experts", default=0),
         per_token=config.integer("num_experts_per_tok", "num_experts_per_token", default=0),
         intermediate_size=intermediate_size,
         shared_intermediate_size=intermediate_size
@@ -47,17 +47,18 @@ def mixture(
     expert_hidden_size: int = 0,
     names: Sequence[str] = ("gate_proj", "up_proj", "down_proj"),
 ) -> list[Weight]:
-    """Router, routed experts and shared experts. `expert_hidden_size`: where routed experts work on a smaller width.
+    """Router, routed and shared experts. `expert_hidden_size`: where routed experts work on a smaller width.
 
-    Source: vLLM 0.33 `models/deepseek_v2.py` `DeepseekV2MoE`; the balancing bias is float32 there and in checkpoints.
+    Source: vLLM 0.33 `models/deepseek_v2.py` `DeepseekV2MoE`; the balancing bias is float32 there and in
+    checkpoints.
     """
-    weights = _parts.router(f"{prefix}.gate", sizes.count, hidden_size, layers=layers)
+    weights = _parts.router(f"{prefix}.gate", sizes.experts, hidden_size, layers=layers)
     if sizes.balanced:
         bias = f"{prefix}.gate.e_score_correction_bias"
-        weights.append(_parts.vector(bias, sizes.count, "router", layers=layers, dtype="float32"))
+        weights.append(_parts.vector(bias, sizes.experts, "router", layers=layers, dtype="float32"))
     weights += _parts.experts(
         f"{prefix}.experts",
-        count=sizes.count,
+        count=sizes.experts,
         per_token=sizes.per_token,
         hidden_size=expert_hidden_size or hidden_size,
         intermediate_size=sizes.intermediate_size,

@@ -67,15 +67,22 @@ TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
         "max_position_embeddings": 131072,
         "sliding_window": 4096,
     },
-    "gemma": {"hidden_size": 3072, "head_dim": 256, "vocab_size": 256000, "max_position_embeddings": 8192},
+    "gemma": {
+        "hidden_size": 3072,
+        "intermediate_size": 24576,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 16,
+        "head_dim": 256,
+        "vocab_size": 256000,
+        "max_position_embeddings": 8192,
+    },
 }
 """Values that transformers leaves out of a saved section: `configuration_llama.py`,
 `configuration_mistral.py`, `configuration_gemma3.py`, `configuration_gemma.py`."""
 
 
 def text_section(config: Config, *keys: str) -> Config:
-    """The section that describes the language model: the first of `keys`, or the config itself in older
-    files."""
+    """Where the language model is described: the first of `keys`, or the config itself in older files."""
     for key in keys or ("text_config",):
         if key in config:
             return config.section(key)

@@ -65,7 +65,7 @@ WHISPER = Layer(mlp="", norms=("self_attn_layer_norm", "final_layer_norm"), key_
 
 
 class Sizes(msgspec.Struct, frozen=True, kw_only=True):
-    """What a tower's config says in numbers. `attention_size`: heads × head size, the hidden size if 0."""
+    """What a tower's config says in numbers. `attention_size`: heads x head size, the hidden size if 0."""
 
     hidden: int
     inner: int
@@ -76,8 +76,7 @@ class Sizes(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def sizes(config: Config, *, part: Part = "vision", **defaults: int) -> Sizes:
-    """The sizes under the names that most vision configs use; `defaults` are the configuration class's
-    own."""
+    """Sizes under their usual names; `defaults` are the configuration class's own."""
     hidden = config.integer("hidden_size", default=defaults.get("hidden"), least=1)
     heads = config.integer("num_attention_heads", "num_heads", default=defaults.get("heads"), least=1)
     return Sizes(
@@ -323,8 +322,7 @@ def image_text_tower(
 
 
 def _pooling_head(prefix: str, size: Sizes) -> list[Weight]:
-    """SigLIP's attention pooling, in most checkpoints, though language models read the patches and engines
-    skip it."""
+    """SigLIP's attention pooling: in most checkpoints, but engines skip it, since decoders read patches."""
     hidden = size.hidden
     return [
         table(f"{prefix}.probe", (1, 1, hidden), served=False),
@@ -337,20 +335,18 @@ def _pooling_head(prefix: str, size: Sizes) -> list[Weight]:
 
 
 def audio_sizes(audio: Config) -> Sizes:
-    """The sizes of a Whisper-like encoder; defaults of the omni models' audio configs, which are those of
-    Whisper large."""
-    width = audio.integer("d_model", default=1280, least=1)
+    """The sizes of a Whisper-like encoder; defaults of the omni models' audio configs (Whisper large)."""
+    width = audio.integer("d_model", "hidden_size", default=1280, least=1)
     return Sizes(
         hidden=width,
-        inner=audio.integer("encoder_ffn_dim", default=5120, least=1),
-        depth=depth(audio, "encoder_layers", default=32),
+        inner=audio.integer("encoder_ffn_dim", "intermediate_size", default=5120, least=1),
+        depth=depth(audio, "encoder_layers", "num_hidden_layers", default=32),
         part="audio",
     )
 
 
 def audio_tower(prefix: str, audio: Config) -> list[Weight]:
-    """Whisper's convolutions and encoder layers, without positions and the closing norm, which models name
-    differently."""
+    """Whisper's convolutions and encoder layers; positions and the closing norm differ between models."""
     size = audio_sizes(audio)
     bins = audio.integer("num_mel_bins", default=128, least=1)
     return [

@@ -23,14 +23,14 @@ BALANCED_TYPES = frozenset({"glm4_moe_lite", "glm_moe_dsa"})
 """Model types whose router always has a balancing bias; the others say so with `topk_method`."""
 
 SHARED_ENDS_TYPES = frozenset({"glm4_moe_lite", "glm_moe_dsa"})
-"""Model types whose draft layers use the model's own embedding and head: zai-org/GLM-5 holds 753,864,139,008 numbers,
-which leaves no room for copies; deepseek-ai/DeepSeek-V3 has them."""
+"""Model types whose draft layers use the model's own embedding and head: zai-org/GLM-5 holds 753,864,139,008
+numbers, which leaves no room for copies; deepseek-ai/DeepSeek-V3 has them."""
 
 
 def read(config: Config, prefix: str = "model") -> Architecture:
     """The architecture of a DeepSeek-like config.
 
-    Source: vLLM 0.33 `models/deepseek_v2.py`, `models/deepseek_v32/`, `models/glm4_moe_lite.py`, `models/deepseek_mtp.py`;
+    Source: vLLM 0.33 `models/deepseek_v2.py`, `deepseek_v32/`, `glm4_moe_lite.py`, `deepseek_mtp.py`;
     transformers `modeling_deepseek_v3.py`, `modeling_glm_moe_dsa.py`.
     """
     base = _common.read_base(config)
@@ -38,7 +38,7 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     drafts = tuple(range(base.layers, base.layers + _draft_layers(config)))
     balanced = config.text("topk_method") == "noaux_tc" or config.text("model_type") in BALANCED_TYPES
     sizes = _moe.read_mixture(config, balanced=balanced)
-    dense, sparse = _mlp_layers(config, base.layers, sizes.count)
+    dense, sparse = _mlp_layers(config, base.layers, sizes.experts)
     attention, caches, heads = _attention(config, prefix, base, layers, drafts)
     body = f"{prefix}.layers.{{}}"
     weights = [
@@ -50,7 +50,7 @@ def read(config: Config, prefix: str = "model") -> Architecture:
         *_parts.lm_head(base.vocab_size, base.hidden_size, tied=base.tied),
     ]
     if drafts:
-        moe = _feed_forward(f"{body}.mlp", base, sizes, (), drafts) if sizes.count else ()
+        moe = _feed_forward(f"{body}.mlp", base, sizes, (), drafts) if sizes.experts else ()
         weights += _draft.draft(
             [*moe, *_norms(body, base.hidden_size, drafts), *_draft_ends(config, body, base, drafts)]
         )
@@ -60,7 +60,7 @@ def read(config: Config, prefix: str = "model") -> Architecture:
         heads=heads,
         weights=tuple(weights),
         caches=caches,
-        experts=sizes.count,
+        experts=sizes.experts,
         experts_per_token=sizes.per_token,
         mtp_layers=len(drafts),
     )
@@ -134,8 +134,8 @@ def _plain_attention(
 def _indexed_layers(config: Config, layers: int) -> Layers:
     """The layers with an indexer of their own; the others use the choice of the layer before.
 
-    Source: vLLM 0.33 `models/deepseek_v32/attention.py`: `index_topk_pattern`, else one layer in `index_topk_freq`
-    counted from `index_skip_topk_offset`; `indexer_types` says the same in words.
+    Source: vLLM 0.33 `models/deepseek_v32/attention.py`: `index_topk_pattern`, else one layer in
+    `index_topk_freq` counted from `index_skip_topk_offset`; `indexer_types` says the same in words.
     """
     pattern = config.values.get("index_topk_pattern")
     if isinstance(pattern, str | list) and len(pattern) >= layers:
@@ -174,8 +174,8 @@ def _draft_ends(config: Config, body: str, base: Base, layers: Layers) -> list[W
         *_parts.norm(f"{body}.shared_head.norm", hidden_size, layers=layers),
     ]
     if config.text("model_type") not in SHARED_ENDS_TYPES:
-        for name in ("embed_tokens", "shared_head.head"):
-            weights.append(
-                _parts.matrix(f"{body}.{name}", (vocab_size, hidden_size), "mtp", "vocab", layers=layers)
-            )
+        weights += [
+            _parts.matrix(f"{body}.{name}", (vocab_size, hidden_size), "mtp", "vocab", layers=layers)
+            for name in ("embed_tokens", "shared_head.head")
+        ]
     return weights

@@ -1,8 +1,8 @@
 """DeepSeek-V4: one latent key-value head, a short window, and a compressed past that an indexer chooses from.
 
-Layers differ in `compress_ratios`: 0 keeps the window alone, 4 compresses softly and has an indexer, 128 compresses
-hard and reads all of it. Hyper-connections carry several residual streams. `deepseek_ref` is the same build in the
-words of the reference code.
+Layers differ in `compress_ratios`: 0 keeps the window alone, 4 compresses softly and has an indexer, 128
+compresses hard and reads all of it. Hyper-connections carry several residual streams. `deepseek_ref` is the
+same build in the words of the reference code.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from soong.errors import ConfigError
-from soong.models.architecture import CompressedCache, Weight
+from soong.models.architecture import CompressedCache
 from soong.models.families import _common, _draft, _parts
 
 if TYPE_CHECKING:
-    from soong.models.architecture import Architecture
+    from soong.models.architecture import Architecture, Part, Weight
     from soong.models.config_json import Config
 
 Layers = tuple[int, ...]
@@ -91,7 +91,7 @@ def _attention(prefix: str, config: Config, layers: Layers) -> list[Weight]:
     heads, dim = config.integer("num_attention_heads", least=1), config.integer("head_dim", least=1)
     query_rank = config.integer("q_lora_rank", least=1)
     groups, rank = config.integer("o_groups", least=1), config.integer("o_lora_rank", least=1)
-    part = "attention"
+    part: Part = "attention"
     return [
         *_parts.linear(f"{prefix}.wq_a", query_rank, hidden_size, part, "replicated", layers=layers),
         *_parts.norm(f"{prefix}.q_norm", query_rank, layers=layers),
@@ -201,8 +201,8 @@ def _indexer(prefix: str, config: Config, layers: Layers) -> list[Weight]:
 def _draft_ends(body: str, config: Config, layers: Layers) -> list[Weight]:
     """What joins a draft layer to the model.
 
-    DeepSeek's base checkpoints repeat the embedding and the head in it, those with FP4 experts do not: the published
-    totals of V4-Flash and V4-Pro (158,069,433,298 and 861,608,274,846) leave no room for them.
+    DeepSeek's base checkpoints repeat the embedding and the head in it, those with FP4 experts do not: the
+    published totals of V4-Flash and V4-Pro (158,069,433,298 and 861,608,274,846) leave no room for them.
     """
     hidden_size, vocab_size = config.integer("hidden_size", least=1), config.integer("vocab_size", least=1)
     weights = _stream_head(f"{body}.", config, layers)
@@ -220,7 +220,7 @@ def _draft_ends(body: str, config: Config, layers: Layers) -> list[Weight]:
 
 
 def _caches(config: Config, ratios: tuple[int, ...]) -> tuple[CompressedCache, ...]:
-    """One cache for each ratio. The window's and the past's vectors both hold `head_dim` numbers, rope part included."""
+    """One cache for each ratio; vectors of window and past hold `head_dim` numbers, rope included."""
     rope_dim = config.integer("qk_rope_head_dim")
     latent_dim = config.integer("head_dim", least=1) - rope_dim
     if latent_dim < 0:

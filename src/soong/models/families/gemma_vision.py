@@ -88,7 +88,7 @@ def _vision_4(prefix: str, vision: Config) -> list[Weight]:
     size = _towers.sizes(vision, hidden=768, inner=3072, depth=16, heads=12)
     patch = _towers.edge(vision, "patch_size", 16)
     positions = vision.integer("position_embedding_size", default=10240)
-    weights = [
+    return [
         _towers.table(f"{prefix}.patch_embedder.position_embedding_table", (2, positions, size.hidden)),
         *_towers.linear(
             f"{prefix}.patch_embedder.input_proj",
@@ -99,7 +99,6 @@ def _vision_4(prefix: str, vision: Config) -> list[Weight]:
         ),
         *_towers.encoder(f"{prefix}.encoder.layers.{{}}", _GEMMA_4, size),
     ]
-    return weights
 
 
 def _audio_4(prefix: str, audio: Config, out: int) -> list[Weight]:

@@ -1,5 +1,4 @@
-"""GLM-4.1V and GLM-4.5V: a tower of gated blocks, a convolution that merges four patches, a gated
-projector."""
+"""GLM-4.1V and GLM-4.5V: gated blocks, a convolution that merges four patches, a gated projector."""
 
 from __future__ import annotations
 
@@ -27,8 +26,7 @@ def read(config: Config) -> Architecture:
 
 
 def _tower(prefix: str, vision: Config) -> list[Weight]:
-    """Defaults of transformers `Glm4vVisionConfig`; `intermediate_size` is the projector's, not the
-    blocks'."""
+    """Defaults of transformers `Glm4vVisionConfig`; its `intermediate_size` is the projector's."""
     hidden = vision.integer("hidden_size", default=1536, least=1)
     out = vision.integer("out_hidden_size", default=4096, least=1)
     wide = vision.integer("intermediate_size", default=13696, least=1)

@@ -1,4 +1,4 @@
-"""Granite 4: Mamba-2 or attention in each layer, a shared gated MLP in all, and routed experts in the larger models."""
+"""Granite 4: Mamba-2 or attention in each layer, a gated MLP in all, routed experts in the larger models."""
 
 from __future__ import annotations
 

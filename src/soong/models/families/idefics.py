@@ -1,5 +1,4 @@
-"""Idefics3 and SmolVLM: SigLIP without its head, and one matrix that folds a square of patches into a
-token."""
+"""Idefics3 and SmolVLM: SigLIP without its head, and one matrix that folds patches into a token."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Kimi-Linear and the text part of Kimi-K3: three layers of Kimi Delta Attention to one of latent attention.
 
-K3 adds a full-rank output gate, routed experts on a narrower width, and learned residuals over earlier blocks.
+K3 adds a full-rank output gate, routed experts on a narrower width, and attention over earlier residuals.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ Layers = tuple[int, ...]
 def read(config: Config, prefix: str = "model") -> Architecture:
     """The architecture of a Kimi-Linear config.
 
-    Source: vLLM 0.33 `models/kimi_k3/nvidia/model.py`, `kda.py`, `mla.py`; transformers `modeling_kimi_linear.py`.
+    Source: vLLM 0.33 `models/kimi_k3/nvidia/` (model.py, kda.py, mla.py); transformers
+    `modeling_kimi_linear.py`.
     """
     base = _common.read_base(config)
     linear = config.section("linear_attn_config")
@@ -28,8 +29,8 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     latent = tuple(layer for layer in range(base.layers) if layer not in set(delta))
     layers = tuple(range(base.layers))
     sizes = _mla.read_latent(config)
-    experts = _moe.read_mixture(config, balanced=True)
-    dense, sparse = _moe.sparse_layers(config, base.layers) if experts.count else (layers, ())
+    mixture = _moe.read_mixture(config, balanced=True)
+    dense, sparse = _moe.sparse_layers(config, base.layers) if mixture.experts else (layers, ())
     body = f"{prefix}.layers.{{}}"
     weights = (
         _parts.embedding(f"{prefix}.embed_tokens", base.vocab_size, base.hidden_size),
@@ -42,7 +43,7 @@ def read(config: Config, prefix: str = "model") -> Architecture:
             intermediate_size=base.intermediate_size,
             layers=dense,
         ),
-        *(_experts(f"{body}.block_sparse_moe", config, experts, base.hidden_size, sparse) if sparse else ()),
+        *(_experts(f"{body}.block_sparse_moe", config, mixture, base.hidden_size, sparse) if sparse else ()),
         *_parts.norm(f"{body}.input_layernorm", base.hidden_size, layers=layers),
         *_parts.norm(f"{body}.post_attention_layernorm", base.hidden_size, layers=layers),
         *_residuals(prefix, config, base.hidden_size, layers),
@@ -55,8 +56,8 @@ def read(config: Config, prefix: str = "model") -> Architecture:
         heads=sizes.heads,
         weights=weights,
         caches=_caches(linear, sizes, len(delta), len(latent)),
-        experts=experts.count,
-        experts_per_token=experts.per_token,
+        experts=mixture.experts,
+        experts_per_token=mixture.per_token,
     )
 
 
@@ -121,7 +122,7 @@ def _experts(
 
 
 def _residuals(prefix: str, config: Config, hidden_size: int, layers: Layers) -> list[Weight]:
-    """K3's attention over the residuals of earlier blocks: a norm and a vector before each half of a layer."""
+    """K3's attention over residuals of earlier blocks: a norm and a vector before each half of a layer."""
     if "attn_res_block_size" not in config:
         return []
     body = f"{prefix}.layers.{{}}"

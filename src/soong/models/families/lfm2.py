@@ -17,7 +17,8 @@ Layers = tuple[int, ...]
 def read(config: Config, prefix: str = "model") -> Architecture:
     """The architecture of an LFM2 config.
 
-    Source: vLLM 0.33 `models/lfm2.py`, `lfm2_moe.py`, `layers/mamba/short_conv.py`; transformers `modeling_lfm2.py`.
+    Source: vLLM 0.33 `models/lfm2.py`, `lfm2_moe.py`, `layers/mamba/short_conv.py`; transformers
+    `modeling_lfm2.py`.
     """
     tied = config.flag("tie_embedding", default=config.flag("tie_word_embeddings", default=True))
     base = _common.read_base(config)._replace(tied=tied, intermediate_size=_intermediate_size(config))

@@ -89,7 +89,7 @@ def _read_mllama(config: Config) -> Architecture:
     cross = tuple(layer for layer in section.integers("cross_attention_layers") if 0 <= layer < base.layers)
     own = tuple(layer for layer in range(base.layers) if layer not in cross)
     weights = [
-        *_mllama_decoder(base, heads, kv_heads, head_dim, own, cross),
+        *_mllama_decoder(section, base, own, cross),
         *_mllama_tower(vision),
         *_towers.linear(
             "multi_modal_projector",
@@ -113,8 +113,9 @@ _IMAGE_TOKENS = 8
 
 
 def _mllama_decoder(
-    base: _common.Base, heads: int, kv_heads: int, head_dim: int, own: tuple[int, ...], cross: tuple[int, ...]
+    section: Config, base: _common.Base, own: tuple[int, ...], cross: tuple[int, ...]
 ) -> list[Weight]:
+    heads, kv_heads, head_dim = _common.attention_sizes(section)
     prefix, everywhere = "language_model.model.layers.{}", tuple(range(base.layers))
     weights = [
         _parts.embedding(
@@ -154,8 +155,7 @@ def _mllama_decoder(
 
 
 def _mllama_tower(vision: Config) -> list[Weight]:
-    """Llama 3.2's tower of a local and a global transformer; defaults of transformers
-    `MllamaVisionConfig`."""
+    """Llama 3.2's local and global transformer; defaults of transformers `MllamaVisionConfig`."""
     hidden = vision.integer("hidden_size", default=1280, least=1)
     inner = vision.integer("intermediate_size", default=5120, least=1)
     local = _towers.Sizes(

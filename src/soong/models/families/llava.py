@@ -1,5 +1,4 @@
-"""LLaVA and what is built like it: a CLIP, SigLIP or Pixtral tower, a projector of two matrices, any
-language model."""
+"""LLaVA and its like: a CLIP, SigLIP or Pixtral tower, a projector of two matrices, any language model."""
 
 from __future__ import annotations
 
@@ -69,8 +68,8 @@ def _weights(config: Config, kind: str, text_size: int) -> list[Weight]:
     else:
         listed = config.values.get("vision_feature_layer")
         width *= len(listed) if isinstance(listed, list) else 1
-    weights += _towers.two_linears(projector, width, text_size, text_size, bias=bias)
-    if kind == "llava_next":
+    weights += _towers.two_linears(projector, width, text_size, text_size, bias=bias, split=kind != "llava_onevision")
+    if kind in {"llava_next", "llava_onevision"}:
         weights.append(_towers.vector("image_newline", text_size, "projector"))
     return weights
 
@@ -129,8 +128,6 @@ def _intern(config: Config, vision: Config, text_size: int) -> list[Weight]:
     ]
     if vision.flag("use_qk_norm"):
         layers = tuple(range(size.depth))
-        for name in ("q_norm", "k_norm"):
-            weights.append(
-                _towers.vector(f"{prefix}.encoder.layer.{{}}.attention.{name}", hidden, layers=layers)
-            )
+        path = f"{prefix}.encoder.layer.{{}}.attention"
+        weights += [_towers.vector(f"{path}.{name}", hidden, layers=layers) for name in ("q_norm", "k_norm")]
     return weights

@@ -1,4 +1,4 @@
-"""MiniMax-Text-01 and MiniMax-M1: seven layers of lightning attention to one of softmax attention, experts in all."""
+"""MiniMax-Text-01 and MiniMax-M1: seven layers of lightning attention to one of softmax, experts in all."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Layers = tuple[int, ...]
 def read(config: Config, prefix: str = "model") -> Architecture:
     """The architecture of a MiniMax-Text-01 or MiniMax-M1 config.
 
-    Source: transformers `modeling_minimax.py`; vLLM up to 0.22 `models/minimax_text_01.py` (later ones dropped it).
+    Source: transformers `modeling_minimax.py`; vLLM up to 0.23 `models/minimax_text_01.py`, dropped since.
     """
     base = _common.read_base(config)
     kinds = config.integers("attn_type_list")

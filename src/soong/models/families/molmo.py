@@ -38,7 +38,7 @@ def read(config: Config) -> Architecture:
     """
     base = _common.read_base(config)
     heads, kv_heads, head_dim = _common.attention_sizes(config)
-    weights = (*_decoder(config, base, heads, kv_heads, head_dim), *_backbone(config, base))
+    weights = (*_decoder(config, base, heads, kv_heads, head_dim), *_backbone(base))
     caches = (AttentionCache(layers=base.layers, kv_heads=kv_heads, key_dim=head_dim, value_dim=head_dim),)
     text = _common.architecture(
         config,
@@ -84,7 +84,7 @@ def _decoder(config: Config, base: _common.Base, heads: int, kv_heads: int, head
     return weights
 
 
-def _backbone(config: Config, base: _common.Base) -> list[Weight]:
+def _backbone(base: _common.Base) -> list[Weight]:
     prefix = "model.vision_backbone"
     width, pooled = _SIZE.hidden, _SIZE.hidden * _POOLED_LAYERS
     inner = base.intermediate_size // 2

@@ -1,4 +1,4 @@
-"""The text part of Muse-Glimmer: gated attention, mostly in a sliding window, with norms around both halves of a layer."""
+"""The text part of Muse-Glimmer: gated attention, mostly in a sliding window, norms around both halves."""
 
 from __future__ import annotations
 

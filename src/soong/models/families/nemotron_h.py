@@ -1,4 +1,4 @@
-"""Nemotron-H, Nemotron Nano v2 and Nemotron 3: each layer is one mixer: Mamba-2, attention, an MLP or experts.
+"""Nemotron-H, Nano v2 and Nemotron 3: each layer is one mixer: Mamba-2, attention, an MLP or experts.
 
 Nemotron 3 Super and Ultra run their routed experts on a narrower latent width and carry a draft layer.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Layers = tuple[int, ...]
 
 LETTERS = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
-"""`hybrid_override_pattern` spells the layers with these; source: transformers `configuration_nemotron_h.py`."""
+"""`hybrid_override_pattern` spells the layers so (transformers `configuration_nemotron_h.py`)."""
 
 
 def read(config: Config, prefix: str = "backbone") -> Architecture:
@@ -116,17 +116,14 @@ def _mlp(prefix: str, config: Config, wide: int, layers: Layers) -> list[Weight]
 
 
 def _experts(prefix: str, config: Config, layers: Layers) -> list[Weight]:
-    """Router with a float32 balancing bias, ungated experts, a shared expert, and the way to the latent width."""
+    """Router with a balancing bias, ungated experts, a shared expert, and the way to the latent width."""
     hidden_size, count = config.integer("hidden_size", least=1), config.integer("n_routed_experts", least=1)
     latent = config.integer("moe_latent_size", default=0)
-    wide, width = config.integer("moe_intermediate_size", least=1), latent or hidden_size
-    per_token = config.integer("num_experts_per_tok", least=1)
     shared = config.integer("moe_shared_expert_intermediate_size", default=0)
     weights = _parts.router(f"{prefix}.gate", count, hidden_size, layers=layers)
     bias = f"{prefix}.gate.e_score_correction_bias"
     weights.append(_parts.vector(bias, count, "router", layers=layers, dtype="float32"))
-    for name, shape, shard in (("up_proj", (wide, width), "column"), ("down_proj", (width, wide), "row")):
-        weights.append(_expert(f"{prefix}.experts.0.{name}", shape, shard, count, per_token, layers))
+    weights += _routed(f"{prefix}.experts.0", config, latent or hidden_size, layers)
     shared *= config.integer("n_shared_experts", default=0)
     if shared:
         weights += _mlp(f"{prefix}.shared_experts", config, shared, layers)
@@ -137,19 +134,25 @@ def _experts(prefix: str, config: Config, layers: Layers) -> list[Weight]:
     return weights
 
 
-def _expert(
-    path: str, shape: tuple[int, int], shard: Shard, count: int, per_token: int, layers: Layers
-) -> Weight:
-    return Weight(
-        path=path,
-        shape=shape,
-        part="experts",
-        shard=shard,
-        layers=layers,
-        copies=count,
-        active_copies=per_token,
-        linear=True,
+def _routed(prefix: str, config: Config, width: int, layers: Layers) -> list[Weight]:
+    wide = config.integer("moe_intermediate_size", least=1)
+    splits: tuple[tuple[str, tuple[int, int], Shard], ...] = (
+        ("up_proj", (wide, width), "column"),
+        ("down_proj", (width, wide), "row"),
     )
+    return [
+        Weight(
+            path=f"{prefix}.{name}",
+            shape=shape,
+            part="experts",
+            shard=shard,
+            layers=layers,
+            copies=config.integer("n_routed_experts", least=1),
+            active_copies=config.integer("num_experts_per_tok", least=1),
+            linear=True,
+        )
+        for name, shape, shard in splits
+    ]
 
 
 def _draft_weights(body: str, config: Config, kinds: tuple[str, ...], repeats: int) -> list[Weight]:

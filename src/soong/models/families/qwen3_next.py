@@ -1,4 +1,4 @@
-"""Qwen3-Next and the text part of Qwen3.5 to 3.8: three layers of Gated DeltaNet to one of gated attention."""
+"""Qwen3-Next and the text part of Qwen3.5 to 3.8: three layers of Gated DeltaNet to one of attention."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from soong.models.architecture import AttentionCache
 from soong.models.families import _common, _deltanet, _draft, _parts
 
 if TYPE_CHECKING:
-    from soong.models.architecture import Architecture, Cache, Weight
+    from soong.models.architecture import Architecture, Cache, Part, Weight
     from soong.models.config_json import Config
     from soong.models.families._common import Base
 
@@ -19,8 +19,8 @@ Layers = tuple[int, ...]
 def read(config: Config, prefix: str = "model") -> Architecture:
     """The architecture of a Qwen3-Next or Qwen3.5 text config.
 
-    Source: vLLM 0.33 `models/qwen3_next.py`, `qwen3_5.py`, `qwen3_next_mtp.py`; transformers `modeling_qwen3_next.py`,
-    `modeling_qwen3_5_moe.py`.
+    Source: vLLM 0.33 `models/qwen3_next.py`, `qwen3_5.py`, `qwen3_next_mtp.py`; transformers
+    `modeling_qwen3_next.py`, `modeling_qwen3_5_moe.py`.
     """
     base = _common.read_base(config)
     linear, full = _split_layers(config, base.layers)
@@ -92,7 +92,7 @@ def _attention(prefix: str, config: Config, layers: Layers) -> list[Weight]:
     heads, kv_heads, head_dim = _common.attention_sizes(config)
     gates = 2 if config.flag("attn_output_gate", default=True) else 1
     kv_size, bias = kv_heads * head_dim, config.flag("attention_bias")
-    part = "attention"
+    part: Part = "attention"
     return [
         *_parts.linear(
             f"{prefix}.q_proj",

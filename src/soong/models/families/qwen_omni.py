@@ -1,5 +1,4 @@
-"""Qwen's omni models: the thinker hears, sees and writes; the talker, which speaks, is not loaded for text
-serving."""
+"""Qwen's omni models: the thinker hears, sees and writes; the talker, which speaks, is not served."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Ultravox: a Whisper encoder and a projector in front of any language model, which its own repository
-names."""
+"""Ultravox: a Whisper encoder and a projector in front of any language model."""
 
 from __future__ import annotations
 

@@ -1,0 +1,101 @@
+"""The weights of one GPU against what vLLM allocates and prints."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from soong.memory.weights import WeightShare, tensor_parallel_problem, weights_per_gpu
+from soong.models.architecture import Architecture
+from soong.models.config_json import Config
+from soong.models.families import read_architecture
+from soong.models.quantization import Quantization, read_quantization, uniform
+
+GOLDEN: dict[str, Any] = tomllib.loads(
+    (Path(__file__).parents[1] / "golden" / "weights.toml").read_text("utf-8")
+)
+
+
+def model(row: dict[str, Any]) -> tuple[Architecture, Quantization]:
+    shape = dict(GOLDEN[row["shape"]])
+    if "quantization" in row:
+        shape["quantization_config"] = row["quantization"]
+    config = Config(shape)
+    architecture = read_architecture(config)
+    return architecture, read_quantization(config, dtype=architecture.dtype)
+
+
+def share(row: dict[str, Any], **more: Any) -> WeightShare:
+    options = {"tensor_parallel": 1, "engine": "vllm", "engine_version": row.get("version", "0.33.0"), **more}
+    return weights_per_gpu(*model(row), **options)
+
+
+@pytest.mark.parametrize("row", GOLDEN["allocated"], ids=lambda row: f"{row['shape']}-{row['ranks']['1']}")
+def test_each_rank_holds_the_bytes_that_vllm_allocates(row: dict[str, Any]) -> None:
+    held = {size: share(row, tensor_parallel=int(size)).total_bytes for size in row["ranks"]}
+    assert held == row["ranks"]
+
+
+@pytest.mark.parametrize("row", GOLDEN["printed"], ids=lambda row: f"{row['shape']}-{row['gib']}")
+def test_loaded_bytes_are_what_the_log_printed(row: dict[str, Any]) -> None:
+    capability = tuple(row["capability"]) if "capability" in row else None
+    loaded = share(row, compute_capability=capability).loaded_bytes / 2**30
+    assert loaded == pytest.approx(row["gib"], rel=0.006)
+
+
+def test_parts_add_up() -> None:
+    held = share({"shape": "llama-8b"}, tensor_parallel=8)
+    assert sum(held.parts.values()) == held.total_bytes
+    assert held.parts["embedding"] == 128256 * 4096 * 2 // 8
+
+
+def test_key_and_value_heads_are_repeated_beyond_their_number() -> None:
+    held = share({"shape": "llama-8b"}, tensor_parallel=16)
+    one_head = 4096 * 128 * 2 * 32
+    queries_and_output = 2 * 4096 * 4096 * 2 * 32 // 16
+    assert held.parts["attention"] == queries_and_output + 2 * one_head + 32 * 16
+    assert any("8 key-value heads" in note for note in held.notes)
+
+
+def test_a_vocabulary_is_padded_to_64_rows() -> None:
+    config = Config({**GOLDEN["mistral-7b"], "vocab_size": 32001})
+    held = weights_per_gpu(
+        read_architecture(config), uniform("bf16"), tensor_parallel=2, engine="vllm", engine_version="0.33.0"
+    )
+    assert held.parts["lm_head"] == 32064 // 2 * 4096 * 2
+
+
+def test_pipeline_stages_divide_layers_and_put_the_ends_on_the_ends() -> None:
+    whole = share({"shape": "llama-8b"})
+    stage = share({"shape": "llama-8b"}, pipeline_parallel=2)
+    assert stage.total_bytes == pytest.approx(whole.total_bytes / 2, rel=0.001)
+
+
+def test_the_rotary_table_stands_beside_the_weights() -> None:
+    assert share({"shape": "llama-8b"}).buffers_bytes == 131072 * 128 * 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "reason"),
+    [
+        ("llama-8b", 8, None),
+        ("llama-8b", 3, "32 attention heads cannot be divided among 3 GPUs"),
+        ("llama-8b", 64, "32 attention heads cannot be divided among 64 GPUs"),
+    ],
+)
+def test_sizes_that_do_not_divide_are_refused_in_words(shape: str, size: int, reason: str | None) -> None:
+    architecture, quantization = model({"shape": shape})
+    assert tensor_parallel_problem(architecture, size, quantization) == reason
+
+
+def test_scale_blocks_must_not_be_cut() -> None:
+    config = Config({**GOLDEN["llama-8b"], "intermediate_size": 11008})
+    blocks = read_quantization(
+        Config({"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}),
+        dtype="bfloat16",
+    )
+    problem = tensor_parallel_problem(read_architecture(config), 4, blocks)
+    assert problem == "`gate_proj` keeps 2,752 columns a GPU, which cuts its quantization groups of 128"
