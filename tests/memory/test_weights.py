@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from soong.memory.weights import WeightShare, tensor_parallel_problem, weights_per_gpu
-from soong.models.architecture import Architecture
 from soong.models.config_json import Config
 from soong.models.families import read_architecture
 from soong.models.quantization import Quantization, read_quantization, uniform
+
+if TYPE_CHECKING:
+    from soong.models.architecture import Architecture
 
 GOLDEN: dict[str, Any] = tomllib.loads(
     (Path(__file__).parents[1] / "golden" / "weights.toml").read_text("utf-8")

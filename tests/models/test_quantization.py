@@ -33,14 +33,18 @@ def labels(found: Quantization, weight: Weight) -> dict[str, int]:
     return {form.label if form else "16-bit": layers for form, layers in found.spread(weight)}
 
 
-@pytest.mark.parametrize("row", GOLDEN["published"], ids=lambda row: f"{row['shape']}-{row['bytes']}")
+@pytest.mark.parametrize("row", GOLDEN["published"], ids=lambda row: row["source"].split()[0])
 def test_checkpoints_have_the_published_bytes(row: dict[str, Any]) -> None:
     shape = dict(GOLDEN[row["shape"]])
     if "quantization" in row:
         shape["quantization_config"] = row["quantization"]
     config = Config(shape)
     architecture = read_architecture(config)
-    assert checkpoint_bytes(architecture, read_quantization(config, dtype=architecture.dtype)) == row["bytes"]
+    held = checkpoint_bytes(architecture, read_quantization(config, dtype=architecture.dtype))
+    if "bytes" in row:
+        assert held == row["bytes"]
+    else:  # a header takes some hundred bytes a tensor
+        assert 0 < row["with_headers"] - held < held / 10_000
 
 
 @pytest.mark.parametrize(
@@ -195,4 +199,4 @@ def test_a_long_list_of_modules_is_read_and_asked_quickly() -> None:
     start = time.perf_counter()
     for weight in weights:
         found.spread(weight)
-    assert time.perf_counter() - start < 0.02  # 0.3 ms on a 2024 laptop
+    assert time.perf_counter() - start < 0.02

@@ -212,7 +212,7 @@ def _state_rows(size: int, groups: int, tensor_parallel: int) -> int:
 
 
 def kv_bytes_per_token(kinds: tuple[LayerKind, ...]) -> int:
-    """Bytes that one more token of a long sequence adds on this GPU: the layers that keep everything."""
+    """Bytes that one more token of a long sequence adds on this GPU: layers that keep everything."""
     return sum(
         kind.layers * kind.token_bytes // kind.ratio
         for kind in kinds

@@ -15,7 +15,7 @@ import msgspec
 
 from soong.models.architecture import AttentionCache, LatentCache, Part
 from soong.models.quantization.formats import BNB_BLOCK, MX_GROUP, ceil_div, groups, numbers_bytes
-from soong.models.quantization.quantization import matrix_sides
+from soong.models.quantization.quantization import TOWERS, matrix_sides
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -133,7 +133,7 @@ def _absorbed_bytes(
         if weight.path.endswith("kv_b_proj"):
             rows, columns = _local_sides(weight, rank.size)
             packed = sum(layers for form, layers in quantization.spread(weight) if form is not None)
-            total += rows * columns * quantization.number_bytes(weight) * packed
+            total += rows * columns * _number_bytes(weight, quantization) * packed
     return total
 
 
@@ -141,13 +141,31 @@ def _held_bytes(weight: Weight, quantization: Quantization, rank: _Rank) -> int:
     """All copies of one weight on one GPU."""
     rows, columns = _local_sides(weight, rank.size)
     total = 0
-    for form, layers in quantization.spread(weight):
+    for form, layers in _spread(weight, quantization, rank):
         if form is None:
-            one = rows * columns * quantization.number_bytes(weight)
+            one = rows * columns * _number_bytes(weight, quantization)
         else:
             one = _packed_bytes(form, rows, columns, weight, rank)
         total += one * layers
     return total * weight.copies
+
+
+def _spread(weight: Weight, quantization: Quantization, rank: _Rank) -> tuple[tuple[Format | None, int], ...]:
+    """The formats that the engine gives a weight, which for one case are not the checkpoint's.
+
+    vLLM's `quantization/fp8.py` looks for full names alone, so it makes FP8 of towers that a list names as a whole.
+    """
+    if weight.linear and weight.part in TOWERS and quantization.method == "fp8" and rank.engine == "vllm":
+        return quantization.spread_exactly(weight)
+    return quantization.spread(weight)
+
+
+def _number_bytes(weight: Weight, quantization: Quantization) -> int:
+    """Of one unquantised number: both engines load float32 models in 16 bits unless told otherwise.
+
+    Source: vLLM 0.33 `config/model.py` _resolve_auto_dtype, SGLang 0.5 `configs/model_config.py`.
+    """
+    return quantization.number_bytes(weight) if weight.dtype else 2
 
 
 def _local_sides(weight: Weight, tensor_parallel: int) -> tuple[int, int]:

@@ -1,7 +1,7 @@
-"""A `.gguf` file: its metadata, its table of tensors, and the architecture that both describe.
+"""A `.gguf` file: its metadata and its table of tensors.
 
-The tensors themselves are never read. Every count and length in the file is checked against limits and against
-the file's own size before anything is made of it. Sources: llama.cpp `ggml/include/gguf.h` (layout),
+The tensors themselves are never read. Every count and length in the file is checked against limits and
+against the file's own size before anything is made of it. Sources: llama.cpp `ggml/include/gguf.h` (layout),
 `ggml/src/ggml.c` (type_traits: block sizes), `gguf-py/gguf/constants.py` (keys), `src/llama-hparams.cpp`.
 """
 
@@ -46,12 +46,12 @@ DEFAULT_ALIGNMENT = 32
 
 GGML_TYPES: dict[int, tuple[str, int, int]] = {
     0: ("F32", 1, 4), 1: ("F16", 1, 2), 2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22),
-    7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 36), 10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110),
-    12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210), 15: ("Q8_K", 256, 292),
-    16: ("IQ2_XXS", 256, 66), 17: ("IQ2_XS", 256, 74), 18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50),
-    20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136),
-    24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8), 28: ("F64", 1, 8),
-    29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66),
+    7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 36), 10: ("Q2_K", 256, 84),
+    11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210),
+    15: ("Q8_K", 256, 292), 16: ("IQ2_XXS", 256, 66), 17: ("IQ2_XS", 256, 74), 18: ("IQ3_XXS", 256, 98),
+    19: ("IQ1_S", 256, 50), 20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82),
+    23: ("IQ4_XS", 256, 136), 24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8),
+    28: ("F64", 1, 8), 29: ("IQ1_M", 256, 56), 30: ("BF16", 1, 2), 34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66),
     39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36), 41: ("Q1_0", 128, 18),
 }  # fmt: skip
 """Number of a type to its name, the numbers in a block and the bytes of a block: `ggml.c` type_traits,
@@ -241,8 +241,12 @@ class _Cursor:
         return self.take(length).decode("utf-8", "replace")
 
     def skip_texts(self, count: int) -> None:
+        unpack = _U64.unpack_from  # the loop below runs over whole vocabularies
         for _ in range(count):
-            self.skip(self.number(_U64))
+            if self._position + 8 > len(self._buffer):
+                self._have(8)
+            self._position += 8 + unpack(self._buffer, self._position)[0]
+        self._have(0)
 
 
 def _parse(cursor: _Cursor) -> GgufFile:
@@ -327,7 +331,7 @@ def _read_tensor(cursor: _Cursor) -> tuple[GgufTensor, int]:
     elements = 1
     for size in sizes:
         elements *= size
-        if not 0 < size or elements > 1 << 50:
+        if size == 0 or elements > 1 << 50:
             raise cursor.fail(f"the shape of tensor `{name[:80]}` makes no sense")
     if sizes and sizes[0] % block:
         raise cursor.fail(f"rows of tensor `{name[:80]}` do not divide into blocks of {block}")

@@ -146,8 +146,8 @@ def totals(tensors: Iterable[TensorInfo]) -> Totals:
 _BESIDE_WEIGHTS = (
     ".qzeros", ".scales", ".g_idx", ".perm",
     ".weight_scale", ".weight_scale_inv", ".weight_scale_2", ".weight_zero_point", ".weight_shape",
-    ".weight_g_idx", ".weight_global_scale", ".input_global_scale", ".input_scale", ".input_zero_point", ".output_scale",
-    ".k_scale", ".v_scale", ".q_scale", ".kv_scale", ".activation_scale",
+    ".weight_g_idx", ".weight_global_scale", ".input_global_scale", ".input_scale", ".input_zero_point",
+    ".output_scale", ".k_scale", ".v_scale", ".q_scale", ".kv_scale", ".activation_scale",
     ".SCB", ".weight_format", ".absmax", ".quant_map", ".nested_absmax", ".nested_quant_map", "_scale_inv",
 )  # fmt: skip
 """Endings of tensors that describe how others are packed. Sources: vLLM 0.33 `layers/quantization/*.py`,

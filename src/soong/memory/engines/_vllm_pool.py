@@ -67,9 +67,9 @@ class Pool(NamedTuple):
             group.groups * _group_blocks(group, context_tokens, in_flight_tokens) for group in self.groups
         )
 
-    def group_count(self) -> int:
-        """All groups."""
-        return sum(group.groups for group in self.groups)
+    def group_count(self, *, with_states: bool) -> int:
+        """All groups, or those of attention layers alone."""
+        return sum(group.groups for group in self.groups if with_states or group.name != "state") or 1
 
 
 def _group_blocks(group: Group, context_tokens: int, in_flight_tokens: int) -> int:

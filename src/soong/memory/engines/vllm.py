@@ -229,7 +229,8 @@ def _size(prepared: _Prepared, pool_bytes: int, workload: Workload, in_flight: i
     if prepared.rules["tokens_from_concurrency"]:
         tokens = int(concurrency * workload.context_tokens)
     else:
-        tokens = blocks // pool.group_count() * min(group.block_tokens for group in pool.groups)
+        groups = pool.group_count(with_states=prepared.rules["state_groups_counted"])
+        tokens = blocks // groups * min(group.block_tokens for group in pool.groups)
     return _Sized(
         blocks=blocks,
         per_sequence=per_sequence,
@@ -241,7 +242,7 @@ def _size(prepared: _Prepared, pool_bytes: int, workload: Workload, in_flight: i
 
 
 def _refusal_of_budget(prepared: _Prepared, gpu: Gpu, terms: _Terms) -> str:
-    """Why the engine's budget cannot be had, or nothing (`request_memory`, an out-of-memory error)."""
+    """Why the engine's budget cannot be had, or nothing (`request_memory`)."""
     gib = _vllm_budget.GIB
     at_start = gpu.memory_bytes - prepared.context_bytes
     if terms.budget_bytes > at_start:
@@ -257,14 +258,17 @@ def _refusal_of_budget(prepared: _Prepared, gpu: Gpu, terms: _Terms) -> str:
 
 
 def _refusal_of_pool(prepared: _Prepared, workload: Workload, terms: _Terms, sized: _Sized) -> str:
-    """Why the pool is too small for one sequence, or nothing (`_check_enough_kv_cache_memory`); one block is kept."""
+    """Why the pool, one block of it kept back, is too small for one sequence, or nothing.
+
+    Source: `_check_enough_kv_cache_memory`.
+    """
     if sized.blocks - 1 >= sized.per_sequence:
         return ""
     gib = _vllm_budget.GIB
     needed = sized.per_sequence * prepared.pool.bytes_per_block
     return (
-        f"to serve one request of {workload.context_tokens} tokens {needed / gib:.2f} GiB of KV cache is needed, "
-        f"the available KV cache memory is {terms.pool_bytes / gib:.2f} GiB"
+        f"to serve one request of {workload.context_tokens} tokens {needed / gib:.2f} GiB of KV cache "
+        f"is needed, the available KV cache memory is {terms.pool_bytes / gib:.2f} GiB"
     )
 
 

@@ -9,6 +9,8 @@ from soong.models.architecture import AttentionCache
 from soong.models.families import _common, _mamba, _parts
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from soong.models.architecture import Cache, Weight
     from soong.models.config_json import Config
 
@@ -18,6 +20,17 @@ Layers = tuple[int, ...]
 def layers_of(kinds: tuple[str, ...], kind: str) -> Layers:
     """The numbers of the layers of one kind."""
     return tuple(layer for layer, own in enumerate(kinds) if own == kind)
+
+
+def numbered(indices: Iterable[int], layers: int) -> Layers:
+    """The layers that a config lists by number, each once, without those it does not have."""
+    return tuple(sorted({layer for layer in indices if 0 <= layer < layers}))
+
+
+def others(layers: Layers, chosen: Layers) -> Layers:
+    """The layers that are not among the chosen ones."""
+    known = set(chosen)
+    return tuple(layer for layer in layers if layer not in known)
 
 
 def named_layers(config: Config, *keys: str, layers: int) -> tuple[str, ...]:

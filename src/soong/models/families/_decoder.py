@@ -17,7 +17,7 @@ from soong.models.config_json import Config
 from soong.models.families import _common, _parts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from soong.models.architecture import Architecture
 
@@ -97,9 +97,6 @@ class Decoder(msgspec.Struct, frozen=True, kw_only=True):
     root: str
     body: str
     layers: Layers
-
-
-FeedForward = "Callable[[Decoder], Iterable[Weight]]"
 
 
 def with_defaults(config: Config, defaults: dict[str, Any]) -> Config:
@@ -295,6 +292,18 @@ def layer_kinds(config: Config, key: str, layers: int) -> tuple[str, ...]:
     if kinds and len(kinds) < layers:
         raise ConfigError(f"`{config.where(key)}` names {len(kinds)} of {layers} layers")
     return kinds[:layers]
+
+
+def draft_layers(config: Config, *keys: str, layers: int) -> int:
+    """How many layers for multi-token prediction the checkpoint holds.
+
+    Raises:
+        ConfigError: more than the model has layers itself.
+    """
+    count = config.integer(*keys, default=0)
+    if count > layers:
+        raise ConfigError(f"`{config.where(keys[0])}` is {count:,}, which no real model has")
+    return count
 
 
 def _pattern(config: Config, default: int) -> int:

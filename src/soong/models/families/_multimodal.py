@@ -111,6 +111,8 @@ def read_text(
     """
     named = model_type or section.text("model_type")
     family = TEXT_MODEL_TYPES.get(named, named)
+    if family not in FAMILIES and f"{family}_text" in FAMILIES:
+        family += "_text"
     module_name = FAMILIES.get(family)
     if module_name is None:
         raise UnknownFamilyError(

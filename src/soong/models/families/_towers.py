@@ -8,14 +8,12 @@ towers that an engine runs as plain modules are marked `split=False`, and every 
 
 from __future__ import annotations
 
-from math import isqrt
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from soong.errors import ConfigError
 from soong.models.architecture import Part, Shard, Weight
-from soong.models.config_json import LARGEST
 from soong.models.families import _parts
 
 if TYPE_CHECKING:
@@ -211,6 +209,18 @@ def linear(
     return _parts.linear(path, out_size, in_size, part, shard, layers=layers, bias=bias, served=served)
 
 
+def ratio(config: Config, key: str, default: float) -> float:
+    """A factor between sizes, such as an MLP's width per hidden size.
+
+    Raises:
+        ConfigError: it is not above zero.
+    """
+    value = config.number(key, default)
+    if value <= 0:
+        raise ConfigError(f"`{config.where(key)}` must be above zero, not {value}")
+    return value
+
+
 def convolution(
     path: str,
     shape: Sequence[int],
@@ -284,11 +294,6 @@ def patches(config: Config, hidden: int, *, frames: int = 0, patch: int = 14) ->
     if not frames:
         return (hidden, colours, side, side)
     return (hidden, colours, config.integer("temporal_patch_size", default=frames, least=1), side, side)
-
-
-def square(value: int) -> int:
-    """The edge of a square of `value` cells."""
-    return isqrt(min(value, LARGEST))
 
 
 def image_text_tower(

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def read(config: Config) -> Architecture:
     """The architecture of a Qwen2-Audio or Voxtral config.
 
-    Source of the shapes: transformers `modeling_qwen2_audio.py`, `modeling_voxtral.py`; of their sharding: vLLM
-    `qwen2_audio.py`, `voxtral.py`.
+    Source of the shapes: transformers `modeling_qwen2_audio.py`, `modeling_voxtral.py`; of their sharding:
+    vLLM `qwen2_audio.py`, `voxtral.py`.
     """
     section = _multimodal.text_section(config)
     default = "qwen2" if config.text("model_type") == "qwen2_audio" else "llama"

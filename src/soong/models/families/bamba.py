@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 def read(config: Config, prefix: str = "model") -> Architecture:
     """The architecture of a Bamba config. Source: transformers `modeling_bamba.py`."""
     base = _common.read_base(config)
-    full = tuple(layer for layer in config.integers("attn_layer_indices") if 0 <= layer < base.layers)
-    mamba = tuple(layer for layer in range(base.layers) if layer not in set(full))
     layers = tuple(range(base.layers))
+    full = _blocks.numbered(config.integers("attn_layer_indices"), base.layers)
+    mamba = _blocks.others(layers, full)
     sizes = _blocks.ibm_mamba2(config)
     body = f"{prefix}.layers.{{}}"
     weights = (

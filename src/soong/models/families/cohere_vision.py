@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 def read(config: Config) -> Architecture:
     """The architecture of an Aya Vision or Command A Vision config.
 
-    Source of the shapes: transformers `modeling_aya_vision.py`, `modeling_cohere2_vision.py`; of their sharding: vLLM
-    `cohere2_vision.py`.
+    Source of the shapes: transformers `modeling_aya_vision.py`, `modeling_cohere2_vision.py`; of their
+    sharding: vLLM `cohere2_vision.py`.
     """
     section = _multimodal.text_section(config)
     text = _multimodal.read_text(
@@ -28,7 +28,7 @@ def read(config: Config) -> Architecture:
 
 
 def _projector(config: Config, width: int, text_size: int) -> list[Weight]:
-    """Half of `alignment_intermediate_size` gates the other half, so the second matrix reads only half of it."""
+    """Half of `alignment_intermediate_size` gates the other, so the second matrix reads only a half."""
     prefix = "multi_modal_projector"
     merged = width * config.integer("downsample_factor", default=2, least=1) ** 2
     middle = config.integer("alignment_intermediate_size", default=36864, least=2)

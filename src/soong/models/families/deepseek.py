@@ -22,9 +22,9 @@ Layers = tuple[int, ...]
 BALANCED_TYPES = frozenset({"glm4_moe_lite", "glm_moe_dsa"})
 """Model types whose router always has a balancing bias; the others say so with `topk_method`."""
 
-SHARED_ENDS_TYPES = frozenset({"glm4_moe_lite", "glm_moe_dsa"})
+SHARED_ENDS_TYPES = frozenset({"glm_moe_dsa"})
 """Model types whose draft layers use the model's own embedding and head: zai-org/GLM-5 holds 753,864,139,008
-numbers, which leaves no room for copies; deepseek-ai/DeepSeek-V3 has them."""
+numbers, which leaves no room for copies; DeepSeek-V3 and zai-org/GLM-4.7-Flash have them."""
 
 
 def read(config: Config, prefix: str = "model") -> Architecture:

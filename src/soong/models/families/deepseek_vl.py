@@ -58,7 +58,7 @@ def _tower(prefix: str, vision: Config) -> list[Weight]:
     width = vision.integer("width", default=1152, least=1)
     size = _towers.Sizes(
         hidden=width,
-        inner=int(width * vision.number("mlp_ratio", 3.7362)),
+        inner=int(width * _towers.ratio(vision, "mlp_ratio", 3.7362)),
         depth=_towers.depth(vision, "layers", default=27),
     )
     positions = _towers.grid(vision, image=384, patch=14)

@@ -21,10 +21,10 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     base = _common.read_base(config)
     layers = tuple(range(base.layers))
     full = _every(config, "attn_layer", base.layers, period=8, offset=4)
-    mamba = tuple(layer for layer in layers if layer not in set(full))
+    mamba = _blocks.others(layers, full)
     count = config.integer("num_experts", default=16)
     sparse = _every(config, "expert_layer", base.layers, period=2, offset=1) if count > 1 else ()
-    dense = tuple(layer for layer in layers if layer not in set(sparse))
+    dense = _blocks.others(layers, sparse)
     sizes = _mamba_sizes(config)
     body = f"{prefix}.layers.{{}}"
     weights = (

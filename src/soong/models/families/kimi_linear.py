@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from soong.models.architecture import StateCache, StateTensor
-from soong.models.families import _common, _mla, _moe, _parts
+from soong.models.families import _blocks, _common, _mla, _moe, _parts
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture, Cache, Weight
@@ -25,9 +25,9 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     """
     base = _common.read_base(config)
     linear = config.section("linear_attn_config")
-    delta = tuple(sorted({layer - 1 for layer in linear.integers("kda_layers") if 0 < layer <= base.layers}))
-    latent = tuple(layer for layer in range(base.layers) if layer not in set(delta))
+    delta = _blocks.numbered((layer - 1 for layer in linear.integers("kda_layers")), base.layers)
     layers = tuple(range(base.layers))
+    latent = _blocks.others(layers, delta)
     sizes = _mla.read_latent(config)
     mixture = _moe.read_mixture(config, balanced=True)
     dense, sparse = _moe.sparse_layers(config, base.layers) if mixture.experts else (layers, ())

@@ -23,7 +23,7 @@ def read(config: Config) -> Architecture:
     if config.text("model_type") == "kimi_vl":
         towers = _kimi_vl(vision, text.hidden_size)
     else:
-        towers = _kimi_k(vision, text.hidden_size, plain=config.text("model_type") == "kimi_k3")
+        towers = tower_k(vision, text.hidden_size, plain=config.text("model_type") == "kimi_k3")
     return _multimodal.joined(config, text, towers, head="language_model.lm_head")
 
 
@@ -37,8 +37,8 @@ def _kimi_vl(vision: Config, text_size: int) -> list[Weight]:
     ]
 
 
-def _kimi_k(vision: Config, text_size: int, *, plain: bool) -> list[Weight]:
-    """`plain`: K3's defaults, without biases and with RMSNorms."""
+def tower_k(vision: Config, text_size: int, *, plain: bool) -> list[Weight]:
+    """The tower of Kimi K2.5 and later; `plain` takes K3's defaults, without biases and with RMSNorms."""
     hidden = vision.integer("vt_hidden_size", default=1024 if plain else 1152, least=1)
     size = _towers.Sizes(
         hidden=hidden,

@@ -24,7 +24,7 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     base = _common.read_base(config)._replace(tied=tied, intermediate_size=_intermediate_size(config))
     layers = tuple(range(base.layers))
     full = _attention_layers(config, base.layers)
-    conv = tuple(layer for layer in layers if layer not in set(full))
+    conv = _blocks.others(layers, full)
     body = f"{prefix}.layers.{{}}"
     weights = (
         _parts.embedding(f"{prefix}.embed_tokens", base.vocab_size, base.hidden_size),
@@ -66,7 +66,7 @@ def _attention_layers(config: Config, layers: int) -> Layers:
         return _blocks.layers_of(kinds, "full_attention")
     if "full_attn_idxs" not in config:
         return tuple(range(layers))
-    return tuple(layer for layer in config.integers("full_attn_idxs") if 0 <= layer < layers)
+    return _blocks.numbered(config.integers("full_attn_idxs"), layers)
 
 
 def _convolution(prefix: str, config: Config, layers: Layers) -> list[Weight]:

@@ -192,7 +192,7 @@ def _read_mimo(decoder: _decoder.Decoder) -> Architecture:
     """MiMo is Qwen2 with draft layers that join the embedding and the hidden state: vLLM 0.33 `models/mimo_mtp.py`."""
     from soong.models.families import _draft
 
-    count = _draft.draft_layers(decoder.config, "num_nextn_predict_layers", layers=decoder.base.layers)
+    count = _decoder.draft_layers(decoder.config, "num_nextn_predict_layers", layers=decoder.base.layers)
     layers, body = tuple(range(count)), "model.mtp_layers.{}"
     hidden_size = decoder.base.hidden_size
     weights = []

@@ -16,7 +16,7 @@ _MLLAMA = _towers.Layer(
     out="o_proj", norms=("input_layernorm", "post_attention_layernorm"), qkv_bias=False, out_bias=False
 )
 
-_LLAMA_4_TOWER = Config(
+LLAMA_4_TOWER = Config(
     {
         "hidden_size": 1408,
         "intermediate_size": 5632,
@@ -44,11 +44,11 @@ def read(config: Config) -> Architecture:
         return _read_mllama(config)
     section = _multimodal.text_section(config)
     text = _multimodal.read_text(config, section, prefix="language_model.model", model_type="llama4_text")
-    vision = config.section("vision_config") if "vision_config" in config else _LLAMA_4_TOWER
-    return _multimodal.joined(config, text, _tower_4(vision, text.hidden_size), head="language_model.lm_head")
+    vision = config.section("vision_config") if "vision_config" in config else LLAMA_4_TOWER
+    return _multimodal.joined(config, text, tower_4(vision, text.hidden_size), head="language_model.lm_head")
 
 
-def _tower_4(vision: Config, text_size: int) -> list[Weight]:
+def tower_4(vision: Config, text_size: int) -> list[Weight]:
     """Llama 4's tower; defaults of transformers `Llama4VisionConfig`."""
     size = _towers.sizes(vision, hidden=768, inner=5632, depth=34, heads=16)
     hidden, prefix = size.hidden, "vision_model"
@@ -86,8 +86,9 @@ def _read_mllama(config: Config) -> Architecture:
     vision = config.section("vision_config")
     base = _common.read_base(section)
     heads, kv_heads, head_dim = _common.attention_sizes(section)
-    cross = tuple(layer for layer in section.integers("cross_attention_layers") if 0 <= layer < base.layers)
-    own = tuple(layer for layer in range(base.layers) if layer not in cross)
+    listed = set(section.integers("cross_attention_layers"))
+    cross = tuple(layer for layer in range(base.layers) if layer in listed)
+    own = tuple(layer for layer in range(base.layers) if layer not in listed)
     weights = [
         *_mllama_decoder(section, base, own, cross),
         *_mllama_tower(vision),
@@ -154,6 +155,15 @@ def _mllama_decoder(
     return weights
 
 
+_PUBLISHED_ASPECT_RATIOS = 8
+"""Aspect ratios of four tiles, which the published models list."""
+
+
+def _aspect_ratios(vision: Config) -> int:
+    listed = vision.values.get("supported_aspect_ratios")
+    return len(listed) if isinstance(listed, list) and listed else _PUBLISHED_ASPECT_RATIOS
+
+
 def _mllama_tower(vision: Config) -> list[Weight]:
     """Llama 3.2's local and global transformer; defaults of transformers `MllamaVisionConfig`."""
     hidden = vision.integer("hidden_size", default=1280, least=1)
@@ -165,7 +175,7 @@ def _mllama_tower(vision: Config) -> list[Weight]:
         hidden=hidden, inner=inner, depth=_towers.depth(vision, "num_global_layers", default=8)
     )
     tiles = vision.integer("max_num_tiles", default=4, least=1)
-    ratios = len(vision.values.get("supported_aspect_ratios") or range(8)) + 1
+    ratios = _aspect_ratios(vision) + 1
     positions = _towers.grid(vision, image=448, patch=14) + 1
     prefix = "vision_model"
     tile_tables = ("pre_tile_positional_embedding", "post_tile_positional_embedding")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from soong.models.config_json import LARGEST
 from soong.models.families import _multimodal, _towers
 
 if TYPE_CHECKING:
@@ -68,7 +69,9 @@ def _weights(config: Config, kind: str, text_size: int) -> list[Weight]:
     else:
         listed = config.values.get("vision_feature_layer")
         width *= len(listed) if isinstance(listed, list) else 1
-    weights += _towers.two_linears(projector, width, text_size, text_size, bias=bias, split=kind != "llava_onevision")
+    weights += _towers.two_linears(
+        projector, width, text_size, text_size, bias=bias, split=kind != "llava_onevision"
+    )
     if kind in {"llava_next", "llava_onevision"}:
         weights.append(_towers.vector("image_newline", text_size, "projector"))
     return weights
@@ -97,8 +100,11 @@ def tower(prefix: str, config: Config, vision: Config) -> list[Weight]:
 def _deepest(config: Config, vision: Config, default_depth: int) -> int:
     """How many layers vLLM loads: `_get_num_hidden_layers` of its `llava.py`; -1 names the last layer."""
     total = _towers.depth(vision, "num_hidden_layers", default=default_depth)
-    value = config.values.get("vision_feature_layer", -2)
-    picked = config.integers("vision_feature_layer") if isinstance(value, list) else (int(value or 0),)
+    key = "vision_feature_layer"
+    if isinstance(config.values.get(key), list):
+        picked = config.integers(key)
+    else:
+        picked = (config.integer(key, default=-2, least=-LARGEST),)
     return max((total + layer + 1 if layer < 0 else layer for layer in picked), default=total)
 
 
@@ -111,7 +117,7 @@ def _intern(config: Config, vision: Config, text_size: int) -> list[Weight]:
         _INTERN, qkv_bias=bias, norm_bias=vision.text("norm_type", "layer_norm") == "layer_norm"
     )
     prefix = "vision_tower"
-    side = 1 / config.number("downsample_ratio", 0.5)
+    side = 1 / _towers.ratio(config, "downsample_ratio", 0.5)
     merged = int(hidden * side * side)
     weights = [
         *_towers.convolution(

@@ -23,7 +23,7 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     kinds = config.integers("attn_type_list")
     layers = tuple(range(base.layers))
     lightning = tuple(layer for layer in layers if layer < len(kinds) and kinds[layer] == 0)
-    full = tuple(layer for layer in layers if layer not in set(lightning))
+    full = _blocks.others(layers, lightning)
     count = config.integer("num_local_experts", default=1, least=1)
     body = f"{prefix}.layers.{{}}"
     weights = (

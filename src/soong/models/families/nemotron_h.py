@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from soong.errors import ConfigError
 from soong.models.architecture import Weight
+from soong.models.config_json import MOST_LAYERS
 from soong.models.families import _blocks, _common, _draft, _mamba, _parts
 
 if TYPE_CHECKING:
@@ -30,11 +31,11 @@ def read(config: Config, prefix: str = "backbone") -> Architecture:
     config = type(config)({**config.values, "num_hidden_layers": len(kinds)}, config.address)
     base = _common.read_base(config)
     repeats = config.integer("num_nextn_predict_layers", default=0)
-    if repeats > base.layers:
+    draft_kinds = _kinds(config, "mtp_hybrid_override_pattern", "mtp_layers_block_type") if repeats else ()
+    if repeats * len(draft_kinds) > MOST_LAYERS:
         raise ConfigError(
             f"`{config.where('num_nextn_predict_layers')}` is {repeats:,}, which no real model has"
         )
-    draft_kinds = _kinds(config, "mtp_hybrid_override_pattern", "mtp_layers_block_type") if repeats else ()
     weights = [
         _parts.embedding(f"{prefix}.embeddings", base.vocab_size, base.hidden_size),
         *_mixers(f"{prefix}.layers.{{}}", config, kinds),
@@ -61,6 +62,10 @@ def read(config: Config, prefix: str = "backbone") -> Architecture:
 def _kinds(config: Config, pattern_key: str, list_key: str) -> tuple[str, ...]:
     """The kind of each layer, from a pattern of letters or a list of words."""
     pattern = config.text(pattern_key)
+    if len(pattern) > MOST_LAYERS:
+        raise ConfigError(
+            f"`{config.where(pattern_key)}` names {len(pattern):,} layers, which no real model has"
+        )
     kinds = tuple(LETTERS.get(letter, letter) for letter in pattern) or config.texts(list_key)
     if not kinds:
         raise ConfigError(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from soong.errors import ConfigError
 from soong.models.architecture import AttentionCache
-from soong.models.families import _common, _deltanet, _draft, _parts
+from soong.models.families import _blocks, _common, _deltanet, _draft, _parts
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture, Cache, Part, Weight
@@ -123,7 +123,7 @@ def _feed_forward(prefix: str, config: Config, base: Base, layers: Layers) -> li
     every = config.integer("decoder_sparse_step", default=1, least=1)
     plain = set(config.integers("mlp_only_layers"))
     sparse = tuple(layer for layer in layers if layer not in plain and (layer + 1) % every == 0)
-    dense = tuple(layer for layer in layers if layer not in set(sparse))
+    dense = _blocks.others(layers, sparse)
     return [*(_dense(prefix, base, dense) if dense else ()), *_mixture(prefix, config, sparse)]
 
 

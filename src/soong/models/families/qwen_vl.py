@@ -52,7 +52,7 @@ def read(config: Config) -> Architecture:
 def tower_2(prefix: str, vision: Config) -> list[Weight]:
     """Qwen2-VL's tower; here `hidden_size` is the width of the language model."""
     hidden = vision.integer("embed_dim", default=1280, least=1)
-    ratio = vision.number("mlp_ratio", 4)
+    ratio = _towers.ratio(vision, "mlp_ratio", 4)
     size = _towers.Sizes(
         hidden=hidden, inner=int(hidden * ratio), depth=_towers.depth(vision, "depth", default=32)
     )
@@ -99,7 +99,8 @@ def tower_3(prefix: str, vision: Config, *, deepstack: int, omni: bool = False) 
     positions = vision.integer("num_position_embeddings", default=2304)
     patch = _towers.patches(vision, hidden, frames=2, patch=16)
     if vision.values.get("deepstack_visual_indexes") is not None:
-        deepstack = len(vision.integers("deepstack_visual_indexes"))
+        # No layer can feed the decoder twice.
+        deepstack = len(set(vision.integers("deepstack_visual_indexes")) & set(range(size.depth)))
     weights = [
         *_towers.convolution(f"{prefix}.patch_embed.proj", patch),
         _towers.table(f"{prefix}.pos_embed", (positions, hidden)),

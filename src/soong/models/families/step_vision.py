@@ -35,7 +35,7 @@ def _tower(config: Config, vision: Config, text_size: int) -> list[Weight]:
     hidden = vision.integer("width", "hidden_size", default=1536, least=1)
     size = _towers.Sizes(
         hidden=hidden,
-        inner=int(hidden * vision.number("mlp_ratio", 8960 / 1536)),
+        inner=int(hidden * _towers.ratio(vision, "mlp_ratio", 8960 / 1536)),
         depth=_towers.depth(vision, "layers", "num_hidden_layers", default=47),
     )
     prefix = "vision_model"

@@ -8,7 +8,7 @@ import msgspec
 
 from soong.models.architecture import AttentionCache
 from soong.models.quantization.formats import Compute, Format, checkpoint_matrix_bytes
-from soong.models.quantization.matching import Names  # noqa: TC001 - msgspec reads it at run time
+from soong.models.quantization.matching import Names, canonical  # noqa: TC001 - msgspec reads it at run time
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture, Weight
@@ -40,6 +40,7 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         covers_towers: the default goes for vision and audio towers too.
         covers_head: the default goes for the output projection. covers_embedding: and for the embedding.
         only_experts: the default is for routed experts alone.
+        exactly: the names that the list spells in full, for engines that compare nothing else.
         assumed: the format was not read from a repository but assumed of a name such as "int4".
     """
 
@@ -53,6 +54,7 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     covers_head: bool = False
     covers_embedding: bool = False
     only_experts: bool = False
+    exactly: frozenset[str] = frozenset()
     assumed: bool = False
 
     @property
@@ -82,6 +84,13 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         if not self.rules:
             return ((self._default(weight), layers),)
         return self._spread_by_rules(weight, layers)
+
+    def spread_exactly(self, weight: Weight) -> tuple[tuple[Format | None, int], ...]:
+        """As `spread`, for an engine that packs every matrix whose full name is not on the list."""
+        layers = weight.layers or (0,)
+        plain = sum(canonical(weight.path.replace("{}", str(layer))) in self.exactly for layer in layers)
+        counts = ((None, plain), (self.default, len(layers) - plain))
+        return tuple((form, count) for form, count in counts if count)
 
     def _default(self, weight: Weight) -> Format | None:
         part = weight.part

@@ -13,7 +13,7 @@ import msgspec
 
 from soong.models.config_json import Config
 from soong.models.quantization.formats import Format
-from soong.models.quantization.matching import Names
+from soong.models.quantization.matching import Names, canonical
 from soong.models.quantization.quantization import Quantization, Rule
 
 if TYPE_CHECKING:
@@ -151,6 +151,7 @@ def _fp8(section: Config, method: str, dtype: str) -> Quantization:
         default=default,
         rules=rules,
         kv_cache_dtype=_kv_dtype(section),
+        exactly=frozenset(map(canonical, ignored)),
     )
 
 
@@ -233,7 +234,7 @@ def _compressed_tensors(section: Config, method: str, dtype: str) -> Quantizatio
         rules=tuple(rules),
         kv_cache_dtype=_kv_dtype(section),
         covers_towers=True,
-        covers_head=True,
+        covers_head="ignore" in section,
     )
 
 
@@ -293,7 +294,7 @@ def _modelopt(section: Config, method: str, dtype: str) -> Quantization:
         default=default,
         rules=rules,
         kv_cache_dtype=_kv_dtype(section),
-        covers_head=True,
+        covers_head=bool(ignored),  # exporters name the head unless they pack it; no list at all says nothing
     )
 
 
