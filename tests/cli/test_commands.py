@@ -34,7 +34,9 @@ def test_help_has_two_examples(soong: Soong, words: list[str]) -> None:
     assert len([line for line in examples if "soong" in line]) >= 2
 
 
-@pytest.mark.parametrize("words", [["models"], ["gpus"], ["offers"], ["plan", "mistral-7b"], []], ids=" ".join)
+@pytest.mark.parametrize(
+    "words", [["models"], ["gpus"], ["offers"], ["plan", "mistral-7b"], []], ids=" ".join
+)
 def test_json_is_one_value_and_nothing_else(soong: Soong, words: list[str]) -> None:
     ended = soong(*words, "--json")
     assert ended.code == 0
@@ -97,7 +99,8 @@ HOSTILE = {
     "huge": b'{"model_type":"llama","hidden_size":1e300,"num_hidden_layers":2,"vocab_size":5,"num_attention_heads":1}',
     "digits": b'{"model_type":"llama","hidden_size":' + b"9" * 5000 + b"}",
     "deep": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
-    "layers": b'{"model_type":"llama","hidden_size":64,"num_hidden_layers":2000000000,"vocab_size":5,"num_attention_heads":1,"intermediate_size":1}',
+    "layers": b'{"model_type":"llama","hidden_size":64,"num_hidden_layers":2000000000,"vocab_size":5,'
+    b'"num_attention_heads":1,"intermediate_size":1}',
     "types": b'{"model_type": ["llama"], "hidden_size": "big"}',
     "zero": b'{"model_type":"llama","hidden_size":0,"num_hidden_layers":0,"vocab_size":0,"num_attention_heads":0}',
     "not-text": b"\xff\xfe\x00\x01",
@@ -139,7 +142,8 @@ def test_batch_answers_every_line_in_order(soong: Soong, tmp_path: Path) -> None
         "\n"
         "not json\n"
         '{"model": "mistral-7b", "wat": 1}\n'
-        '{"model": "llama-3.1-8b", "gpu": "my-card", "gpu_memory": "79.19GiB", "kv_cache_memory": 10737418240, "engine": "vllm"}\n'
+        '{"model": "llama-3.1-8b", "gpu": "my-card", "gpu_memory": "79.19GiB", "kv_cache_memory": 10737418240,'
+        ' "engine": "vllm"}\n'
     )
     ended = soong("plan", "--batch", str(file))
     assert ended.code == 0

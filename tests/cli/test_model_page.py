@@ -150,7 +150,18 @@ def test_built_in_models_cannot_be_removed(soong: Soong) -> None:
 
 def test_built_in_names_cannot_be_added(soong: Soong) -> None:
     ended = soong(
-        "models", "add", "--name", "llama-3.1-8b", "--hf-path", "a/b", "--params", "1", "--quantization", "fp16", "--context", "2048"
+        "models",
+        "add",
+        "--name",
+        "llama-3.1-8b",
+        "--hf-path",
+        "a/b",
+        "--params",
+        "1",
+        "--quantization",
+        "fp16",
+        "--context",
+        "2048",
     )
     assert ended.code == 2
 
@@ -167,7 +178,20 @@ def test_a_near_miss_gets_a_suggestion(soong: Soong) -> None:
 
 
 def test_an_invalid_quantization_gets_the_pages_words(soong: Soong) -> None:
-    ended = soong("models", "add", "--name", "m", "--hf-path", "a/b", "--params", "1", "--quantization", "fp8", "--context", "1k")
+    ended = soong(
+        "models",
+        "add",
+        "--name",
+        "m",
+        "--hf-path",
+        "a/b",
+        "--params",
+        "1",
+        "--quantization",
+        "fp8",
+        "--context",
+        "1k",
+    )
     assert ended.code == 2
     assert "Invalid quantization 'fp8'. Must be one of: fp32, fp16, int8, int4" in ended.err
 
@@ -175,7 +199,17 @@ def test_an_invalid_quantization_gets_the_pages_words(soong: Soong) -> None:
 @pytest.mark.parametrize("params", ["-3", "0", "nan", "inf", "1e30", "many"])
 def test_absurd_sizes_are_refused(soong: Soong, params: str) -> None:
     ended = soong(
-        "models", "add", "--name", "m", "--hf-path", "a/b", f"--params={params}", "--quantization", "fp16", "--context", "1k"
+        "models",
+        "add",
+        "--name",
+        "m",
+        "--hf-path",
+        "a/b",
+        f"--params={params}",
+        "--quantization",
+        "fp16",
+        "--context",
+        "1k",
     )
     assert ended.code == 2
     assert "Traceback" not in ended.err

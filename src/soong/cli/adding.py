@@ -9,7 +9,12 @@ import msgspec
 from soong import units
 from soong.cli import prompts
 from soong.errors import NotFoundError, SoongError, UsageError
-from soong.memory.rule_of_thumb import BYTES_PER_PARAMETER, RuleOfThumb, parse_stated_quantization, rule_of_thumb
+from soong.memory.rule_of_thumb import (
+    BYTES_PER_PARAMETER,
+    RuleOfThumb,
+    parse_stated_quantization,
+    rule_of_thumb,
+)
 
 if TYPE_CHECKING:
     from soong.cli.output import Output
@@ -103,7 +108,10 @@ def check_path(path: str) -> str:
     import re
 
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", path) or ".." in path:
-        raise UsageError(f"`{path[:100]}` is not a Hugging Face path", hints=("it looks like mistralai/Mistral-Nemo-Instruct-2407",))
+        raise UsageError(
+            f"`{path[:100]}` is not a Hugging Face path",
+            hints=("it looks like mistralai/Mistral-Nemo-Instruct-2407",),
+        )
     return path
 
 
@@ -118,7 +126,10 @@ def parse_billions(text: str) -> int:
     except ValueError:
         billions = -1.0
     if not 0 < billions <= MOST_BILLIONS:
-        raise UsageError(f"`--params` takes billions of parameters, not `{text[:40]}`", hints=("--params 12", "--params 7.6"))
+        raise UsageError(
+            f"`--params` takes billions of parameters, not `{text[:40]}`",
+            hints=("--params 12", "--params 7.6"),
+        )
     return round(billions * BILLION)
 
 
@@ -138,7 +149,9 @@ def _read_repository(answers: Answers, *, out: Output, offline: bool) -> Resolve
             return None
         if error.code in {"remote", "timed-out"}:
             hint = f"soong models add --hf-path {answers.hf_path} --params 12 --quantization fp16 --context 128000"
-            raise type(error)(error.message, why=error.why, hints=(*error.hints, hint), docs=error.docs) from None
+            raise type(error)(
+                error.message, why=error.why, hints=(*error.hints, hint), docs=error.docs
+            ) from None
         raise
 
 
@@ -147,7 +160,9 @@ def _ask_for_the_rest(answers: Answers, *, out: Output) -> Answers:
     if out.can_ask and answers == Answers():
         out.say("Add Custom Model\n")
     name = answers.name or prompts.ask_text("Model name/ID:", out=out, option="--name", check=check_name)
-    hf_path = answers.hf_path or prompts.ask_text("HuggingFace model path:", out=out, option="--hf-path", check=check_path)
+    hf_path = answers.hf_path or prompts.ask_text(
+        "HuggingFace model path:", out=out, option="--hf-path", check=check_path
+    )
     params = answers.params or prompts.ask_text(
         "Parameter count (billions):", out=out, option="--params", check=parse_billions
     )
@@ -155,7 +170,10 @@ def _ask_for_the_rest(answers: Answers, *, out: Output) -> Answers:
         "Quantization:", QUANTIZATION_WORDS, out=out, option="--quantization"
     )
     context = answers.context or prompts.ask_text(
-        "Context length:", out=out, option="--context", check=lambda text: units.parse_tokens(text, what="the context length")
+        "Context length:",
+        out=out,
+        option="--context",
+        check=lambda text: units.parse_tokens(text, what="the context length"),
     )
     return Answers(name=name, hf_path=hf_path, params=params, quantization=quantization, context=context)
 
@@ -168,9 +186,15 @@ def _row(answers: Answers, found: ResolvedModel | None) -> dict[str, Any]:
     row: dict[str, Any] = {"id": name, "name": name, "hf_path": hf_path}
     row["parameters"] = parse_billions(answers.params) if answers.params else _of(found).parameters
     row["quantization"] = (
-        parse_stated_quantization(answers.quantization) if answers.quantization else _of(found).quantization_id
+        parse_stated_quantization(answers.quantization)
+        if answers.quantization
+        else _of(found).quantization_id
     )
-    context = units.parse_tokens(answers.context, what="`--context`") if answers.context else _of(found).context_limit_tokens
+    context = (
+        units.parse_tokens(answers.context, what="`--context`")
+        if answers.context
+        else _of(found).context_limit_tokens
+    )
     if context is None:
         raise UsageError(f"{hf_path} does not say its context length", hints=("add `--context 8192`",))
     row["context_limit_tokens"] = context
@@ -182,14 +206,18 @@ def _row(answers: Answers, found: ResolvedModel | None) -> dict[str, Any]:
 
 def _of(found: ResolvedModel | None) -> ResolvedModel:
     if found is None:
-        raise UsageError("the model's size is missing", hints=("add `--params`, `--quantization` and `--context`",))
+        raise UsageError(
+            "the model's size is missing", hints=("add `--params`, `--quantization` and `--context`",)
+        )
     return found
 
 
 def _refuse_built_in(name: str) -> None:
     if any(model.id == name and not model.custom for model in _models()):
         raise UsageError(
-            f"'{name}' is a built-in model", why="only custom models can be added or removed", hints=("choose another `--name`",)
+            f"'{name}' is a built-in model",
+            why="only custom models can be added or removed",
+            hints=("choose another `--name`",),
         )
 
 
@@ -238,7 +266,9 @@ def remove_model(name: str, *, yes: bool, out: Output) -> None:
         out.say(f"Model '{model.id}' kept.")
         return
     remove_row("models", model.id)
-    out.answer(data=lambda: {"removed": model.id}, ids=[model.id], human=lambda: f"Model '{model.id}' removed.")
+    out.answer(
+        data=lambda: {"removed": model.id}, ids=[model.id], human=lambda: f"Model '{model.id}' removed."
+    )
 
 
 __all__ = ["BYTES_PER_PARAMETER", "Answers", "add_model", "remove_model"]

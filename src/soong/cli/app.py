@@ -48,7 +48,9 @@ class LazyGroup(click.Group):
         module = import_module(f"soong.cli.{COMMANDS[cmd_name][0]}")
         return cast("click.Command", module.command)
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """The command that `args` names.
 
         Raises:
@@ -70,7 +72,9 @@ def unknown_command(word: str, known: Sequence[str] | dict[str, Any], parent: st
 
     near = get_close_matches(word, list(known), n=1)
     hints = (f"did you mean `{parent} {near[0]}`?",) if near else ()
-    return UsageError(f"there is no command `{parent} {word}`", hints=(*hints, f"`{parent} --help` lists the commands"))
+    return UsageError(
+        f"there is no command `{parent} {word}`", hints=(*hints, f"`{parent} --help` lists the commands")
+    )
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: object) -> None:
@@ -86,10 +90,19 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: object) -> Non
     cls=LazyGroup,
     invoke_without_command=True,
     epilog=EPILOG,
-    context_settings={"help_option_names": ["--help"], "auto_envvar_prefix": "SOONG", "max_content_width": 100},
+    context_settings={
+        "help_option_names": ["--help"],
+        "auto_envvar_prefix": "SOONG",
+        "max_content_width": 100,
+    },
 )
 @click.option(
-    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Print the version."
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Print the version.",
 )
 @output.options
 @click.pass_context

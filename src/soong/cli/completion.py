@@ -16,7 +16,10 @@ INSTALL = {
 }
 
 
-@click.command("completion", epilog="\b\nExamples:\n  eval \"$(soong completion bash)\"\n  soong completion fish | source\n")
+@click.command(
+    "completion",
+    epilog='\b\nExamples:\n  eval "$(soong completion bash)"\n  soong completion fish | source\n',
+)
 @click.argument("shell", type=click.Choice(list(INSTALL)))
 def command(shell: str) -> None:
     """Print the completion script of SHELL."""

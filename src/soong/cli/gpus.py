@@ -33,7 +33,9 @@ def list_command(out: output.Output) -> None:
     _list(out)
 
 
-@command.command("info", epilog="\b\nExamples:\n  soong gpus info a6000-48gb\n  soong gpus info gh200-96gb --json\n")
+@command.command(
+    "info", epilog="\b\nExamples:\n  soong gpus info a6000-48gb\n  soong gpus info gh200-96gb --json\n"
+)
 @click.argument("gpu")
 @output.options
 def info(gpu: str, out: output.Output) -> None:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 class ModelsGroup(click.Group):
     """`soong models` itself lists; a word that is no subcommand gets a suggestion."""
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """The subcommand that `args` names.
 
         Raises:
@@ -30,7 +32,7 @@ class ModelsGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def _filters(function):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 - a stack of click decorators
+def _filters(function):  # type: ignore[no-untyped-def]
     for option in (
         click.option("--task", help="Only models for reasoning, coding, general, quick, vision."),
         click.option("--search", metavar="TEXT", help="Only models whose name, family or text has this."),
@@ -49,13 +51,17 @@ def _filters(function):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202 
 @_filters
 @output.options
 @click.pass_context
-def command(ctx: click.Context, task: str | None, search: str | None, fits: str | None, out: output.Output) -> None:
+def command(
+    ctx: click.Context, task: str | None, search: str | None, fits: str | None, out: output.Output
+) -> None:
     """The models soong knows: list, info, compare, add, remove."""
     if ctx.invoked_subcommand is None:
         _list(out, task, search, fits)
 
 
-@command.command("list", epilog="\b\nExamples:\n  soong models list --task coding\n  soong models list --json\n")
+@command.command(
+    "list", epilog="\b\nExamples:\n  soong models list --task coding\n  soong models list --json\n"
+)
 @_filters
 @output.options
 def list_command(task: str | None, search: str | None, fits: str | None, out: output.Output) -> None:
@@ -97,7 +103,10 @@ def _row(row: ListedModel) -> list[str]:
     ]
 
 
-@command.command("info", epilog="\b\nExamples:\n  soong models info deepseek-r1-70b\n  soong models info Qwen/Qwen3-8B --json\n")
+@command.command(
+    "info",
+    epilog="\b\nExamples:\n  soong models info deepseek-r1-70b\n  soong models info Qwen/Qwen3-8B --json\n",
+)
 @click.argument("model")
 @output.options
 def info(model: str, out: output.Output) -> None:
@@ -106,10 +115,17 @@ def info(model: str, out: output.Output) -> None:
     from soong.plan.listing import describe
 
     described = describe(model)
-    out.answer(data=lambda: view.document(described), ids=[described.plan.model.id], human=lambda: view.details(described))
+    out.answer(
+        data=lambda: view.document(described),
+        ids=[described.plan.model.id],
+        human=lambda: view.details(described),
+    )
 
 
-@command.command("compare", epilog="\b\nExamples:\n  soong models compare deepseek-r1-70b llama-3.1-70b\n  soong models compare\n")
+@command.command(
+    "compare",
+    epilog="\b\nExamples:\n  soong models compare deepseek-r1-70b llama-3.1-70b\n  soong models compare\n",
+)
 @click.argument("models", nargs=-1)
 @output.options
 def compare(models: tuple[str, ...], out: output.Output) -> None:
@@ -153,7 +169,10 @@ def add(
     add_model(answers, out=out, offline=offline)
 
 
-@command.command("remove", epilog="\b\nExamples:\n  soong models remove mistral-nemo-12b\n  soong models remove mistral-nemo-12b --yes\n")
+@command.command(
+    "remove",
+    epilog="\b\nExamples:\n  soong models remove mistral-nemo-12b\n  soong models remove mistral-nemo-12b --yes\n",
+)
 @click.argument("model")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @output.options

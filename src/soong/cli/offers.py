@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from soong import units
 from soong.cli import output
 from soong.errors import NothingFitsError
 from soong.gpus.catalogue import find_gpu
-from soong.offers.offer import Offer
 from soong.offers.snapshot import packaged_offers
 
+if TYPE_CHECKING:
+    from soong.offers.offer import Offer
 
-@click.command("offers", epilog="\b\nExamples:\n  soong offers --max-price 2.50\n  soong offers --gpu h100-80gb-sxm5 --json\n")
+
+@click.command(
+    "offers",
+    epilog="\b\nExamples:\n  soong offers --max-price 2.50\n  soong offers --gpu h100-80gb-sxm5 --json\n",
+)
 @click.option("--gpu", help="Only this GPU, by id or by a cloud's type name.")
 @click.option("--cloud", help="Only this cloud.")
 @click.option("--max-price", help="Only up to this many dollars an hour.")

@@ -58,7 +58,9 @@ class Output:
         """Whether a person sits at both ends, and has not forbidden questions."""
         return not (self.no_input or self.as_json) and sys.stdin.isatty() and sys.stderr.isatty()
 
-    def answer(self, *, data: Callable[[], Any], ids: Iterable[str], human: Callable[[], RenderableType | str]) -> None:
+    def answer(
+        self, *, data: Callable[[], Any], ids: Iterable[str], human: Callable[[], RenderableType | str]
+    ) -> None:
         """The answer in the mode that was asked for; only that one is computed.
 
         Args:
@@ -107,14 +109,18 @@ class Output:
         force = {"always": True, "never": False}.get(self.color)
         width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL
         no_color = self.color == "never" or (self.color == "auto" and bool(os.environ.get("NO_COLOR")))
-        return Console(force_terminal=force, no_color=no_color or None, width=width, highlight=False, emoji=False)
+        return Console(
+            force_terminal=force, no_color=no_color or None, width=width, highlight=False, emoji=False
+        )
 
 
 WIDTH_WITHOUT_TERMINAL = 120
 """Columns when nobody's terminal says how many: wide enough for every table to keep its columns."""
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", right: Sequence[int] = ()) -> RenderableType:
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", right: Sequence[int] = ()
+) -> RenderableType:
     """A table; `right` names the columns of numbers."""
     from rich import box
     from rich.table import Table
@@ -167,10 +173,18 @@ def options(function: Callable[P, R]) -> Callable[..., R]:
     @click.option("-q", "--quiet", is_flag=True, help="Answer with ids only.")
     @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
     @click.option("--no-input", is_flag=True, help="Never ask a question.")
-    @click.option("--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour the answer.")
+    @click.option(
+        "--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour the answer."
+    )
     @wraps(function)
     def wrapper(
-        *args: Any, as_json: bool, quiet: bool, verbose: bool, no_input: bool, color: ColorChoice, **kwargs: Any
+        *args: Any,
+        as_json: bool,
+        quiet: bool,
+        verbose: bool,
+        no_input: bool,
+        color: ColorChoice,
+        **kwargs: Any,
     ) -> R:
         parent = click.get_current_context().parent
         above = parent.meta.get("soong.output") if parent else None

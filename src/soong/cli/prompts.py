@@ -12,7 +12,14 @@ if TYPE_CHECKING:
     from soong.cli.output import Output
 
 
-def ask_text(question: str, *, out: Output, option: str, default: str = "", check: Callable[[str], object] | None = None) -> str:
+def ask_text(
+    question: str,
+    *,
+    out: Output,
+    option: str,
+    default: str = "",
+    check: Callable[[str], object] | None = None,
+) -> str:
     """A line of text.
 
     Args:

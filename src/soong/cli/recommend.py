@@ -32,12 +32,16 @@ LONG_CONTEXT_TOKENS = 32768
 @click.option("--budget", help="Most dollars an hour.")
 @click.option("--quality", type=click.Choice(["high", "budget"]), help="What matters more.")
 @output.options
-def command(task: str | None, context: str | None, budget: str | None, quality: str | None, out: output.Output) -> None:
+def command(
+    task: str | None, context: str | None, budget: str | None, quality: str | None, out: output.Output
+) -> None:
     """Which model to take for a task, and where to run it; asks where flags are silent."""
     from soong.plan.advising import recommend
 
     if task is None and not out.can_ask:
-        raise UsageError("which task?", hints=("soong recommend --task coding", "tasks: reasoning, coding, general, quick"))
+        raise UsageError(
+            "which task?", hints=("soong recommend --task coding", "tasks: reasoning, coding, general, quick")
+        )
     asked = task is None
     task = task or prompts.ask_choice("What are you building?", TASKS, out=out, option="--task")
     context_tokens = units.parse_tokens(context, what="`--context`") if context else None
@@ -62,7 +66,14 @@ def _page(task: str, found: tuple[Recommendation, ...]) -> output.RenderableType
 
     best = found[0]
     rows = [
-        ["[bold green]▶[/]" if one is best else "", one.model, one.machine, f"{one.usd_per_hour:.2f}", f"{one.context_tokens:,}", one.reason]
+        [
+            "[bold green]▶[/]" if one is best else "",
+            one.model,
+            one.machine,
+            f"{one.usd_per_hour:.2f}",
+            f"{one.context_tokens:,}",
+            one.reason,
+        ]
         for one in found
     ]
     return Group(

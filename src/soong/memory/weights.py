@@ -15,6 +15,7 @@ import msgspec
 
 from soong.models.architecture import AttentionCache, LatentCache, Part
 from soong.models.quantization.formats import BNB_BLOCK, MX_GROUP, ceil_div, groups, numbers_bytes
+from soong.models.quantization.matching import fused
 from soong.models.quantization.quantization import TOWERS, matrix_sides
 
 if TYPE_CHECKING:
@@ -33,6 +34,14 @@ CACHE_SCALES_BYTES = 4 * 4
 TRITON_MXFP4_SINCE = (0, 32)
 """From this version Hopper runs MXFP4 experts in Triton, aligned to 64: `fused_moe/oracle/mxfp4.py`."""
 
+MIB = 1 << 20
+
+LARGE_BLOCK_BYTES, LARGE_STEP_BYTES, SPLIT_BYTES = 10 * MIB, 2 * MIB, MIB
+"""PyTorch asks the driver for tensors from 10 MiB on in steps of 2 MiB, and counts a rest of up to 1 MiB as used.
+
+Source: PyTorch 2.13 `c10/cuda/CUDACachingAllocator.cpp` kMinLargeAlloc, kRoundLarge, kSmallSize, should_split.
+"""
+
 HOPPER, BLACKWELL = (9, 0), (10, 0)
 
 
@@ -41,18 +50,20 @@ class WeightShare(msgspec.Struct, frozen=True, kw_only=True):
 
     total_bytes: all parameters. parts: the same by purpose.
     buffers_bytes: what is computed and kept beside them: rotary tables, matrices that MLA unpacks.
+    rounding_bytes: what the allocator adds to large tensors.
     notes: what makes this more than an even share, for people.
     """
 
     total_bytes: int
     parts: dict[Part, int]
     buffers_bytes: int = 0
+    rounding_bytes: int = 0
     notes: tuple[str, ...] = ()
 
     @property
     def loaded_bytes(self) -> int:
-        """What the engine reports after loading the model: parameters and buffers."""
-        return self.total_bytes + self.buffers_bytes
+        """What the engine reports after loading the model: parameters, buffers and their rounding."""
+        return self.total_bytes + self.buffers_bytes + self.rounding_bytes
 
 
 class _Rank(msgspec.Struct, frozen=True):
@@ -108,6 +119,7 @@ def _share(
         total_bytes=sum(parts.values()),
         parts=parts,
         buffers_bytes=architecture.rotary_bytes + _absorbed_bytes(architecture, weights, quantization, rank),
+        rounding_bytes=_rounding_bytes(weights, quantization, rank),
         notes=_notes(architecture, rank),
     )
 
@@ -137,17 +149,53 @@ def _absorbed_bytes(
     return total
 
 
+def _rounding_bytes(weights: tuple[Weight, ...], quantization: Quantization, rank: _Rank) -> int:
+    """What the allocator adds to the tensors as the engine fuses them."""
+    tensors: dict[tuple[str, Format | None], tuple[int, int]] = {}
+    for weight in weights:
+        if len(weight.shape) < 2:
+            continue
+        name = _engine_tensor(weight)
+        for form, layers in _spread(weight, quantization, rank):
+            sides = _kernel_sides(form, weight, rank)
+            number_bytes = _number_bytes(weight, quantization)
+            one = numbers_bytes(form, *sides) if form else sides[0] * sides[1] * number_bytes
+            size, _ = tensors.get((name, form), (0, layers))
+            tensors[name, form] = size + one * weight.copies, layers
+    return sum(_rest_bytes(size) * layers for size, layers in tensors.values())
+
+
+def _engine_tensor(weight: Weight) -> str:
+    """The tensor that a weight is a part of: queries, keys and values are one, as are a layer's experts."""
+    if weight.part == "experts":
+        return f"{weight.path.partition('.0.')[0]} {weight.shard}"
+    return fused(weight.path)
+
+
+def _rest_bytes(size: int) -> int:
+    rest = -size % LARGE_STEP_BYTES if size >= LARGE_BLOCK_BYTES else 0
+    return rest if rest <= SPLIT_BYTES else 0
+
+
 def _held_bytes(weight: Weight, quantization: Quantization, rank: _Rank) -> int:
     """All copies of one weight on one GPU."""
-    rows, columns = _local_sides(weight, rank.size)
     total = 0
     for form, layers in _spread(weight, quantization, rank):
+        rows, columns = _kernel_sides(form, weight, rank)
         if form is None:
             one = rows * columns * _number_bytes(weight, quantization)
         else:
             one = _packed_bytes(form, rows, columns, weight, rank)
         total += one * layers
     return total * weight.copies
+
+
+def _kernel_sides(form: Format | None, weight: Weight, rank: _Rank) -> tuple[int, int]:
+    """Output and input size on one GPU, as aligned as the kernel wants them."""
+    rows, columns = _local_sides(weight, rank.size)
+    if form is not None and weight.part == "experts":
+        return _padded_expert(form, rows, columns, weight.shard, rank)
+    return rows, columns
 
 
 def _spread(weight: Weight, quantization: Quantization, rank: _Rank) -> tuple[tuple[Format | None, int], ...]:
@@ -186,8 +234,6 @@ def _local_sides(weight: Weight, tensor_parallel: int) -> tuple[int, int]:
 
 def _packed_bytes(form: Format, rows: int, columns: int, weight: Weight, rank: _Rank) -> int:
     """One quantised matrix as kernels keep it."""
-    if weight.part == "experts":
-        rows, columns = _padded_expert(form, rows, columns, weight.shard, rank)
     numbers = numbers_bytes(form, rows, columns)
     if form.kind == "nvfp4":
         tiled = rank.capability >= BLACKWELL and weight.part != "experts"

@@ -41,6 +41,7 @@ class Weight(msgspec.Struct, frozen=True, kw_only=True):
     dtype: set when the checkpoint or engine keeps this tensor in another type than the model's ("float32").
     linear: a matrix multiplication that quantization methods may pack (never embeddings, norms, convolutions).
     served: False for what an engine does not load by default (multi-token-prediction layers, audio output).
+    stored: False for what is not in the checkpoint and the engine makes itself (Gemma 4's values, a copy of its keys).
     """
 
     path: str
@@ -54,6 +55,7 @@ class Weight(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str = ""
     linear: bool = False
     served: bool = True
+    stored: bool = True
 
     @property
     def elements(self) -> int:
@@ -178,7 +180,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def parameters(self) -> int:
         """Numbers in the checkpoint, every layer and tower counted, quantization scales not."""
-        return sum(weight.elements * weight.count for weight in self.weights)
+        return sum(weight.elements * weight.count for weight in self.weights if weight.stored)
 
     @property
     def active_parameters(self) -> int:

@@ -1,0 +1,1 @@
+"""What shall we do? The choice, the alternatives, the reasons and the cost."""

@@ -24,7 +24,11 @@ class Recommendation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def recommend(
-    task: str, *, context_tokens: int | None = None, max_usd_per_hour: float | None = None, quality: str | None = None
+    task: str,
+    *,
+    context_tokens: int | None = None,
+    max_usd_per_hour: float | None = None,
+    quality: str | None = None,
 ) -> tuple[Recommendation, ...]:
     """Models for the task that run within the limits, the specification's choice first.
 
@@ -36,10 +40,14 @@ def recommend(
     Raises:
         NotFoundError, UsageError: no such task or quality.
     """
-    advice = advise(task, context_tokens=context_tokens, budget_usd_per_hour=max_usd_per_hour, quality=quality)
+    advice = advise(
+        task, context_tokens=context_tokens, budget_usd_per_hour=max_usd_per_hour, quality=quality
+    )
     chosen = (_placed(model, advice.reason, context_tokens, max_usd_per_hour) for model in advice.models)
     others = (_placed(model, _ALSO, context_tokens, max_usd_per_hour) for model in advice.alternatives)
-    cheapest_first = sorted((one for one in others if one is not None), key=lambda one: (one.usd_per_hour, one.model))
+    cheapest_first = sorted(
+        (one for one in others if one is not None), key=lambda one: (one.usd_per_hour, one.model)
+    )
     return (*(one for one in chosen if one is not None), *cheapest_first[:MOST_ALTERNATIVES])
 
 

@@ -25,7 +25,9 @@ _decoder = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
 
 
-def answer_lines(lines: Iterable[bytes], *, defaults: dict[str, Any], allow_network: bool = True) -> Iterator[bytes]:
+def answer_lines(
+    lines: Iterable[bytes], *, defaults: dict[str, Any], allow_network: bool = True
+) -> Iterator[bytes]:
     """One JSON document and a newline for each request line; empty lines are passed over.
 
     Args:

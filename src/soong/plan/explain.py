@@ -29,7 +29,8 @@ def explain(plan: Plan, candidate: Candidate) -> Iterator[str]:
     offer = candidate.offer
     where = f" ({offer.instance_type}, {offer.cloud})" if offer else ""
     yield f"{plan.model.id} on {candidate.gpu_count}x {candidate.gpu.name}{where}, {candidate.verdict}"
-    yield f"Rules: {plan.settings.name} {plan.settings.version}. The GPU: {candidate.gpu.source} ({candidate.gpu.as_of})."
+    yield f"Rules: {plan.settings.name} {plan.settings.version}."
+    yield f"The GPU: {candidate.gpu.source} ({candidate.gpu.as_of})."
     yield ""
     if candidate.footprint is None:
         yield from _rule_of_thumb(plan)
@@ -81,11 +82,21 @@ def _kv_cache(plan: Plan, candidate: Candidate) -> Iterator[str]:
     if footprint.kv_bytes_per_token:
         yield _line("one more token", footprint.kv_bytes_per_token, "over all layers that grow")
     if footprint.state_bytes_per_sequence:
-        yield _line("one sequence", footprint.state_bytes_per_sequence, "recurrent state and full windows, once")
+        yield _line(
+            "one sequence", footprint.state_bytes_per_sequence, "recurrent state and full windows, once"
+        )
     tokens, many = plan.workload.context_tokens, plan.workload.sequences
-    yield _line("the workload", footprint.workload_kv_bytes, f"= {many} × {tokens:,} tokens, by the engine's own blocks")
+    yield _line(
+        "the workload",
+        footprint.workload_kv_bytes,
+        f"= {many} × {tokens:,} tokens, by the engine's own blocks",
+    )
     if footprint.kv_pool_tokens is not None:
-        yield _line("the engine's pool", footprint.kv_pool_bytes, f"it will report {footprint.kv_pool_tokens:,} tokens")
+        yield _line(
+            "the engine's pool",
+            footprint.kv_pool_bytes,
+            f"it will report {footprint.kv_pool_tokens:,} tokens",
+        )
     yield ""
 
 
@@ -115,8 +126,16 @@ def _sum(footprint: Footprint) -> Iterator[str]:
     headroom = footprint.need_bytes * HEADROOM_FACTOR
     yield "Need = weights + workload's KV + activations + graphs + runtime:"
     yield _line("need", footprint.need_bytes)
-    yield _line("with 10% headroom", round(headroom), f"against {units.format_gib(footprint.total_bytes, 2)} that the driver reports")
-    yield _line("uncertainty", footprint.uncertainty_bytes, "how far the free figure may be off, from the measured error")
+    yield _line(
+        "with 10% headroom",
+        round(headroom),
+        f"against {units.format_gib(footprint.total_bytes, 2)} that the driver reports",
+    )
+    yield _line(
+        "uncertainty",
+        footprint.uncertainty_bytes,
+        "how far the free figure may be off, from the measured error",
+    )
 
 
 def _line(name: str, size_bytes: int, note: str = "") -> str:
@@ -126,6 +145,7 @@ def _line(name: str, size_bytes: int, note: str = "") -> str:
 def _rule_of_thumb(plan: Plan) -> Iterator[str]:
     rule = plan.rule_of_thumb
     yield (
-        f"Rule of thumb: {rule.weights_gb:.1f} weights + {rule.kv_cache_gb:.1f} KV cache + {rule.overhead_gb:.1f} overhead"
-        f" + {rule.activations_gb:.1f} activations = {rule.total_gb:.1f} GB, × 1.1 = {rule.with_headroom_gb:.1f} GB"
+        f"Rule of thumb: {rule.weights_gb:.1f} weights + {rule.kv_cache_gb:.1f} KV cache"
+        f" + {rule.overhead_gb:.1f} overhead + {rule.activations_gb:.1f} activations"
+        f" = {rule.total_gb:.1f} GB, × 1.1 = {rule.with_headroom_gb:.1f} GB"
     )

@@ -9,7 +9,8 @@ import msgspec
 from soong.errors import NotFoundError
 from soong.gpus.catalogue import all_gpus
 from soong.memory.rule_of_thumb import HEADROOM_FACTOR
-from soong.models.catalogue import all_models, find_model, for_task, search as search_models
+from soong.models.catalogue import all_models, find_model, for_task
+from soong.models.catalogue import search as search_models
 from soong.plan.planner import make_plan
 from soong.plan.request import Request
 
@@ -103,7 +104,9 @@ def listed(model: Model) -> ListedModel:
 
 def _nearest(plan: Plan) -> Candidate | None:
     """The candidate that comes nearest to holding a model that nothing holds: the one with most memory."""
-    return max(plan.candidates, key=lambda candidate: candidate.gpu.memory_bytes * candidate.gpu_count, default=None)
+    return max(
+        plan.candidates, key=lambda candidate: candidate.gpu.memory_bytes * candidate.gpu_count, default=None
+    )
 
 
 def total_need_bytes(plan: Plan, candidate: Candidate | None) -> int:

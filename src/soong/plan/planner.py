@@ -153,7 +153,9 @@ def _machines(request: Request, offers: Sequence[Offer]) -> tuple[tuple[Machine,
         _refuse_place(request, offers)
     gpus = {gpu.id: gpu for gpu in all_gpus()}
     machines = [Machine(gpus[offer.gpu], offer.gpu_count, offer) for offer in wanted if offer.gpu in gpus]
-    machines.sort(key=lambda machine: (machine.offer.usd_per_hour if machine.offer else 0.0, machine.gpu_count))
+    machines.sort(
+        key=lambda machine: (machine.offer.usd_per_hour if machine.offer else 0.0, machine.gpu_count)
+    )
     return tuple(machines), tuple(_without_row(offers, wanted, request))
 
 
@@ -163,7 +165,10 @@ def _is_asked_for(offer: Offer, request: Request) -> bool:
         and (request.region is None or offer.region in {None, request.region})
         and (request.gpu_count is None or offer.gpu_count == request.gpu_count)
         and (request.max_usd_per_hour is None or offer.usd_per_hour <= request.max_usd_per_hour)
-        and (request.tensor_parallel is None or request.tensor_parallel * request.pipeline_parallel <= offer.gpu_count)
+        and (
+            request.tensor_parallel is None
+            or request.tensor_parallel * request.pipeline_parallel <= offer.gpu_count
+        )
     )
 
 
@@ -171,7 +176,8 @@ def _refuse_place(request: Request, offers: Sequence[Offer]) -> None:
     clouds = sorted({offer.cloud for offer in offers})
     if request.cloud is not None and request.cloud not in clouds:
         raise NotFoundError(
-            f"no prices of a cloud `{request.cloud}`", hints=(f"known clouds: {', '.join(clouds)}", "soong offers")
+            f"no prices of a cloud `{request.cloud}`",
+            hints=(f"known clouds: {', '.join(clouds)}", "soong offers"),
         )
 
 
@@ -207,8 +213,9 @@ def _named_machine(request: Request, offers: Sequence[Offer]) -> Machine:
         gpu = msgspec.structs.replace(gpu, memory_bytes=request.gpu_memory_bytes)
         offer = None
     if parts * request.pipeline_parallel > count:
+        split = f"`--tensor-parallel` {parts} × `--pipeline-parallel` {request.pipeline_parallel}"
         raise UsageError(
-            f"`--tensor-parallel` {parts} × `--pipeline-parallel` {request.pipeline_parallel} needs more than {count} GPUs",
+            f"{split} needs more than {count} GPUs",
             hints=(f"--gpu-count {parts * request.pipeline_parallel}",),
         )
     return Machine(gpu, count, offer if offer is not None and offer.gpu_count == count else None)
@@ -300,14 +307,14 @@ _STARTS = {"fits", "tight"}
 def _tensor_parallel(served: ServedModel, count: int, request: Request) -> tuple[int, str]:
     """How many GPUs share each layer, and a note where that is not all of them."""
     if request.tensor_parallel is not None:
-        problem = tensor_parallel_problem(
-            served.architecture, request.tensor_parallel, served.quantization
-        )
+        problem = tensor_parallel_problem(served.architecture, request.tensor_parallel, served.quantization)
         return request.tensor_parallel, problem or ""
     most = max(1, count // request.pipeline_parallel)
     for parts in range(most, 0, -1):
         if tensor_parallel_problem(served.architecture, parts, served.quantization) is None:
-            note = "" if parts == most else f"tensor parallel {parts}: the model's heads do not divide by {most}"
+            note = (
+                "" if parts == most else f"tensor parallel {parts}: the model's heads do not divide by {most}"
+            )
             return parts, note
     return 1, ""
 

@@ -137,7 +137,9 @@ def _fraction(key: str, value: object) -> float:
     except (TypeError, ValueError):
         number = -1.0
     if isinstance(value, bool) or not 0 < number <= 1:
-        raise UsageError(f"{_option(key)} must lie between 0 and 1, not {_shown(value)}", hints=("for example 0.9",))
+        raise UsageError(
+            f"{_option(key)} must lie between 0 and 1, not {_shown(value)}", hints=("for example 0.9",)
+        )
     return number
 
 

@@ -37,7 +37,9 @@ def _lacking(footprint: Footprint, sequences: int) -> str:
         need, total = units.format_gib(footprint.need_bytes), units.format_gib(footprint.total_bytes)
         return f"needs {need} of {total}: under 10% headroom"
     if min(pool_bytes - footprint.workload_kv_bytes, _spare(footprint)) <= footprint.uncertainty_bytes:
-        return f"what is left is within the error of the figure, {units.format_gib(footprint.uncertainty_bytes)}"
+        return (
+            f"what is left is within the error of the figure, {units.format_gib(footprint.uncertainty_bytes)}"
+        )
     return ""
 
 
@@ -45,7 +47,9 @@ def _spare(footprint: Footprint) -> int:
     return footprint.total_bytes - footprint.need_bytes
 
 
-def judge_by_rule_of_thumb(estimate: RuleOfThumb, gpu: Gpu, gpu_count: int) -> tuple[Verdict, tuple[str, ...]]:
+def judge_by_rule_of_thumb(
+    estimate: RuleOfThumb, gpu: Gpu, gpu_count: int
+) -> tuple[Verdict, tuple[str, ...]]:
     """The specification's rule on labels: estimated × 1.1 ≤ the gigabytes in the GPUs' name."""
     label_gb = gpu.label_gb * gpu_count
     if estimate.with_headroom_gb <= label_gb:

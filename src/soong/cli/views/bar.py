@@ -38,4 +38,6 @@ def cells(sizes: list[int], total: int, width: int) -> list[int]:
 
 def legend(slices: list[Slice]) -> str:
     """The parts with their sizes, in the order of the bar."""
-    return "  ".join(f"{part.mark} {part.label} {units.format_gib(part.size_bytes)}" for part in slices if part.size_bytes)
+    return "  ".join(
+        f"{part.mark} {part.label} {units.format_gib(part.size_bytes)}" for part in slices if part.size_bytes
+    )

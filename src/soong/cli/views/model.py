@@ -35,7 +35,10 @@ def details(described: Described) -> Group:
 
     model = described.model
     title = model.name if model else described.plan.model.id
-    parts: list[RenderableType] = [Panel(f"[bold]{title}[/]", box=box.SQUARE, expand=False, padding=(0, 6)), ""]
+    parts: list[RenderableType] = [
+        Panel(f"[bold]{title}[/]", box=box.SQUARE, expand=False, padding=(0, 6)),
+        "",
+    ]
     parts += [*_facts(described), "", "VRAM Breakdown:", _breakdown(described), *_basis_notes(described), ""]
     parts += _recommended(described)
     if model is not None:
@@ -125,7 +128,10 @@ def _basis_notes(described: Described) -> list[str]:
 def _recommended(described: Described) -> list[str]:
     chosen = described.plan.chosen
     if chosen is None:
-        return ["Recommended GPU: none for rent here holds it with 10% to spare", f"  hint: soong plan {described.plan.model.id}"]
+        return [
+            "Recommended GPU: none for rent here holds it with 10% to spare",
+            f"  hint: soong plan {described.plan.model.id}",
+        ]
     lines = [f"Recommended GPU: {machine_name(chosen)}"]
     if chosen.offer:
         lines.append(f"  Price: {price(chosen, None).removeprefix(', ')}, type {chosen.offer.instance_type}")
@@ -143,7 +149,10 @@ def comparison(described: list[Described]) -> RenderableType:
         ("Best for", *(one.model.best_for if one.model else "" for one in described)),
         ("Parameters", *(_short_parameters(one) for one in described)),
         ("VRAM", *(units.format_gib(total_need_bytes(one.plan, _shown(one))) for one in described)),
-        ("Min GPU", *(machine_name(one.plan.chosen) if one.plan.chosen else "none here" for one in described)),
+        (
+            "Min GPU",
+            *(machine_name(one.plan.chosen) if one.plan.chosen else "none here" for one in described),
+        ),
         ("Context", *(f"{one.plan.workload.context_tokens:,}" for one in described)),
         ("Cost", *(_cost(one) for one in described)),
         ("Strengths", *(_bullets(one.model.strengths) if one.model else "" for one in described)),

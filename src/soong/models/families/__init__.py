@@ -83,6 +83,7 @@ FAMILIES: dict[str, str] = {
     "voxtral": "audio",
     "aya_vision": "cohere_vision",
     "cohere2_vision": "cohere_vision",
+    "internvl_chat": "internvl_chat",
 }
 """`model_type` of a config.json to the module that reads it."""
 
@@ -106,7 +107,10 @@ def read_architecture(config: Config) -> Architecture:
         raise UnknownFamilyError(
             f"soong does not know the model type `{model_type}`" if model_type else "config.json names no `model_type`",
             why="its layers cannot be computed from the config alone",
-            hints=("soong plan MODEL --rule-of-thumb estimates from the parameter count, and marks it",),
+            hints=(
+                "soong models add --name my-model --hf-path ORG/NAME --params 12 --quantization fp16 --context 8192"
+                "  # then planned by the rule of thumb, and marked",
+            ),
         )
     module = import_module(f"soong.models.families.{module_name}")
     return cast("Architecture", module.read(config))

@@ -74,7 +74,7 @@ def context_limit(config: Config) -> int | None:
 
 
 def _scaled(limit: int, scaling: Config) -> int:
-    kind = scaling.values.get("rope_type") or scaling.values.get("type") or "default"
+    kind = str(scaling.values.get("rope_type") or scaling.values.get("type") or "default")
     if kind in {"default", "su", "longrope", "llama3", "mrope", "proportional"}:
         return limit
     factor = scaling.number("factor", 1.0)

@@ -95,18 +95,26 @@ def depth(config: Config, *keys: str, default: int | None = None) -> int:
 
 def edge(config: Config, key: str, default: int) -> int:
     """The edge of an image or patch in pixels, which some configs write as a pair."""
-    value = config.values.get(key)
-    if isinstance(value, list) and value:
-        return config.integers(key)[0]
+    if isinstance(config.values.get(key), list):
+        return positive(config, key, (default,))[0]
     return config.integer(key, default=default, least=1)
+
+
+def positive(config: Config, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    """A short list of sizes, such as a kernel's.
+
+    Raises:
+        ConfigError: one of them is below 1.
+    """
+    values = config.integers(key) or default
+    if min(values) < 1:
+        raise ConfigError(f"`{config.where(key)}` must hold sizes of at least 1")
+    return values
 
 
 def grid(config: Config, *, image: int, patch: int) -> int:
     """Patches in a square image; `image` and `patch` are the defaults of both edges in pixels."""
-    patch_edge = edge(config, "patch_size", patch)
-    if patch_edge < 1:
-        raise ConfigError(f"`{config.where('patch_size')}` must be at least 1")
-    return (edge(config, "image_size", image) // patch_edge) ** 2
+    return (edge(config, "image_size", image) // edge(config, "patch_size", patch)) ** 2
 
 
 def encoder(path: str, layer: Layer, size: Sizes, *, served: int | None = None) -> list[Weight]:

@@ -106,7 +106,7 @@ def _audio_4(prefix: str, audio: Config, out: int) -> list[Weight]:
     width = audio.integer("hidden_size", default=1024, least=1)
     heads = audio.integer("num_attention_heads", default=8, least=1)
     layers = tuple(range(_towers.depth(audio, "num_hidden_layers", default=12)))
-    channels = audio.integers("subsampling_conv_channels") or (128, 32)
+    channels = _towers.positive(audio, "subsampling_conv_channels", (128, 32))
     subsample = f"{prefix}.subsample_conv_projection"
     weights = [
         *_towers.convolution(f"{subsample}.layer0.conv", (channels[0], 1, 3, 3), "audio", bias=False),

@@ -65,7 +65,7 @@ def tower_k(vision: Config, text_size: int, *, plain: bool) -> list[Weight]:
 
 def _merged(vision: Config) -> int:
     """Patches that become one token."""
-    kernel = vision.integers("merge_kernel_size") or (2, 2)
+    kernel = _towers.positive(vision, "merge_kernel_size", (2, 2))
     return kernel[0] * kernel[-1]
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 from soong.models.architecture import AttentionCache
 from soong.models.quantization.formats import Compute, Format, checkpoint_matrix_bytes
-from soong.models.quantization.matching import Names, canonical  # noqa: TC001 - msgspec reads it at run time
+from soong.models.quantization.matching import Names, canonical
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture, Weight

@@ -1,0 +1,173 @@
+"""Gemma 4, text part: wider heads in global layers, shared caches, per-layer embeddings, experts beside the MLP."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from soong.errors import ConfigError
+from soong.models.families import _decoder, _parts
+from soong.models.families._decoder import Build, Decoder, Heads, Layers
+from soong.models.families.llama import FOUR_NORMS
+
+if TYPE_CHECKING:
+    from soong.models.architecture import Architecture, Weight
+    from soong.models.config_json import Config
+
+BUILD = Build(
+    tied=True,
+    norms=FOUR_NORMS,
+    head_norm="head",
+    window_every=6,
+    defaults={
+        "vocab_size": 262144,
+        "hidden_size": 2304,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 30,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "global_head_dim": 512,
+        "sliding_window": 512,
+        "max_position_embeddings": 131072,
+        "hidden_size_per_layer_input": 256,
+        "vocab_size_per_layer_input": 262144,
+    },
+)
+
+
+class _Kind(_decoder.Heads, frozen=True, kw_only=True):
+    """One kind of layer. `shared`: its keys and values come from an earlier layer. `reused`: values are the keys."""
+
+    shared: bool
+    reused: bool
+
+
+def read(config: Config, prefix: str = "model") -> Architecture:
+    """The architecture of a Gemma 4 text config.
+
+    Source: transformers `modeling_gemma4.py`, `configuration_gemma4.py`; vLLM 0.33 `models/gemma4.py`.
+    """
+    decoder = _decoder.open_decoder(config, BUILD, prefix)
+    windows = _windows(decoder)
+    first_shared = decoder.base.layers - _shared_layers(decoder)
+    kinds = _kinds(decoder, windows, first_shared)
+    experts = decoder.config.integer("num_experts", default=0)
+    per_token = decoder.config.integer("top_k_experts", default=0)
+    return _decoder.assemble(
+        decoder,
+        attention=_attention(decoder, kinds),
+        feed_forward=[*_mlps(decoder, first_shared), *_experts(decoder, experts, per_token)],
+        extra=_extra(decoder),
+        caches=_decoder.grouped_caches(
+            (window, kind) for window, kind in zip(windows, kinds, strict=True) if not kind.shared
+        ),
+        experts=experts,
+        experts_per_token=per_token,
+    )
+
+
+def _windows(decoder: Decoder) -> tuple[int, ...]:
+    """The last layer is always a global one."""
+    return (*_decoder.layer_windows(decoder)[:-1], 0)
+
+
+def _shared_layers(decoder: Decoder) -> int:
+    count = decoder.config.integer("num_kv_shared_layers", default=0)
+    if count >= decoder.base.layers:
+        raise ConfigError(f"`{decoder.config.where('num_kv_shared_layers')}` is not below the number of layers")
+    return count
+
+
+def _kinds(decoder: Decoder, windows: tuple[int, ...], first_shared: int) -> list[_Kind]:
+    config, own = decoder.config, decoder.heads
+    reused = config.flag("attention_k_eq_v")
+    global_kv = config.integer("num_global_key_value_heads", default=own.kv, least=1) if reused else own.kv
+    global_size = config.integer("global_head_dim", default=own.size, least=1)
+    return [
+        _Kind(
+            hidden_size=own.hidden_size,
+            query=own.query,
+            kv=own.kv if window else global_kv,
+            size=own.size if window else global_size,
+            shared=layer >= first_shared,
+            reused=reused and not window,
+        )
+        for layer, window in enumerate(windows)
+    ]
+
+
+def _attention(decoder: Decoder, kinds: list[_Kind]) -> list[Weight]:
+    groups: dict[_Kind, list[int]] = {}
+    for layer, kind in enumerate(kinds):
+        groups.setdefault(kind, []).append(layer)
+    weights: list[Weight] = []
+    for kind, layers in groups.items():
+        whole = _decoder.attention_weights(decoder, kind, tuple(layers))
+        weights += [weight for one in whole if (weight := _adapted(one, kind)) is not None]
+    return weights
+
+
+def _adapted(weight: Weight, kind: _Kind) -> Weight | None:
+    """Layers that share a cache have no keys and values; where values are the keys, an engine stores them twice."""
+    name = weight.path.removesuffix(".bias").rpartition(".")[2]
+    if kind.shared and name in {"k_proj", "v_proj", "k_norm"}:
+        return None
+    return replace(weight, stored=False) if kind.reused and name == "v_proj" else weight
+
+
+def _mlps(decoder: Decoder, first_shared: int) -> list[Weight]:
+    """MLPs; in the smallest models those of layers with a shared cache are twice as wide."""
+    width, layers = decoder.base.intermediate_size, decoder.layers
+    if not decoder.config.flag("use_double_wide_mlp") or first_shared == len(layers):
+        return _decoder.mlp_weights(decoder, width, layers)
+    return [
+        *_decoder.mlp_weights(decoder, width, layers[:first_shared]),
+        *_decoder.mlp_weights(decoder, 2 * width, layers[first_shared:]),
+    ]
+
+
+def _experts(decoder: Decoder, count: int, per_token: int) -> list[Weight]:
+    """Router and experts, which work beside the MLP with norms of their own."""
+    if not count:
+        return []
+    body, layers, hidden_size = decoder.body, decoder.layers, decoder.base.hidden_size
+    width = decoder.config.integer("moe_intermediate_size", "expert_intermediate_size", least=1)
+    weights = [
+        *_parts.router(f"{body}.router.proj", count, hidden_size, layers=layers),
+        _parts.vector(f"{body}.router.scale", hidden_size, "router", layers=layers),
+        _parts.vector(f"{body}.router.per_expert_scale", count, "router", layers=layers),
+        *_parts.experts(
+            f"{body}.experts",
+            count=count,
+            per_token=per_token,
+            hidden_size=hidden_size,
+            intermediate_size=width,
+            layers=layers,
+        ),
+    ]
+    for name in ("post_feedforward_layernorm_1", "post_feedforward_layernorm_2", "pre_feedforward_layernorm_2"):
+        weights += _parts.norm(f"{body}.{name}", hidden_size, layers=layers)
+    return weights
+
+
+def _extra(decoder: Decoder) -> list[Weight]:
+    """A scale per layer and, in the small models, a second embedding that gives each layer its own input."""
+    body, root, layers = decoder.body, decoder.root, decoder.layers
+    weights = [_parts.vector(f"{body}.layer_scalar", 1, "other", layers=layers)]
+    width, hidden_size = decoder.config.integer("hidden_size_per_layer_input", default=0), decoder.base.hidden_size
+    if not width:
+        return weights
+    rows = decoder.config.integer("vocab_size_per_layer_input", least=1)
+    all_layers = width * decoder.base.layers
+    linear = _parts.linear
+    return [
+        *weights,
+        _parts.embedding(f"{root}.embed_tokens_per_layer", rows, all_layers),
+        *linear(f"{root}.per_layer_model_projection", all_layers, hidden_size, "other", "column"),
+        *_parts.norm(f"{root}.per_layer_projection_norm", width),
+        *linear(f"{body}.per_layer_input_gate", width, hidden_size, "other", "replicated", layers=layers),
+        *linear(f"{body}.per_layer_projection", hidden_size, width, "other", "replicated", layers=layers),
+        *_parts.norm(f"{body}.post_per_layer_input_norm", hidden_size, layers=layers),
+    ]

@@ -1,0 +1,47 @@
+"""InternVL as its authors publish it (the `-hf` conversions are read with LLaVA's kin)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from soong.models.families import _multimodal, _towers
+
+if TYPE_CHECKING:
+    from soong.models.architecture import Architecture, Weight
+    from soong.models.config_json import Config
+
+
+def read(config: Config) -> Architecture:
+    """The architecture of an InternVL-Chat config.
+
+    Source of the shapes and their sharding: vLLM `internvl.py`, `intern_vit.py`.
+    """
+    section = _multimodal.text_section(config, "llm_config", "text_config")
+    text = _multimodal.read_text(config, section, prefix="language_model.model")
+    towers = _tower(config, config.section("vision_config"), text.hidden_size)
+    return _multimodal.joined(config, text, towers, head="language_model.lm_head")
+
+
+def _tower(config: Config, vision: Config, text_size: int) -> list[Weight]:
+    """Defaults are InternViT-300M's, which all but the largest InternVL models carry."""
+    size = _towers.sizes(vision, hidden=1024, inner=4096, depth=24, heads=16)
+    hidden, prefix = size.hidden, "vision_model"
+    layer = _towers.Layer(
+        attention="attn.",
+        qkv=("qkv",),
+        out="proj",
+        norms=("norm1", "norm2"),
+        scales=("ls1", "ls2", *(("attn.q_norm", "attn.k_norm") if vision.flag("qk_normalization") else ())),
+        qkv_bias=vision.flag("qkv_bias", default=True),
+        norm_bias=vision.text("norm_type", "layer_norm") == "layer_norm",
+    )
+    merged = int(hidden / _towers.ratio(config, "downsample_ratio", 0.5) ** 2)
+    positions = _towers.grid(vision, image=448, patch=14) + 1
+    return [
+        *_towers.convolution(f"{prefix}.embeddings.patch_embedding", _towers.patches(vision, hidden)),
+        _towers.table(f"{prefix}.embeddings.class_embedding", (1, 1, hidden)),
+        _towers.table(f"{prefix}.embeddings.position_embedding", (1, positions, hidden)),
+        *_towers.encoder(f"{prefix}.encoder.layers.{{}}", layer, size),
+        *_towers.norm("mlp1.0", merged, "projector"),
+        *_towers.two_linears("mlp1", merged, text_size, text_size, split=False, names=("1", "3")),
+    ]
