@@ -28,7 +28,9 @@ GRAPHS_MEASURED = [run for run in ON_H100 if run["engine_version"] == "0.19.0" a
 
 
 def gpu_of(run: dict[str, Any]) -> Gpu:
-    capability = {"H100": (9, 0), "A100": (8, 0), "T4": (7, 5), "L40S": (8, 9)}.get(run["gpu"].split(" ")[0], (8, 6))
+    capability = {"H100": (9, 0), "A100": (8, 0), "T4": (7, 5), "L40S": (8, 9)}.get(
+        run["gpu"].split(" ")[0], (8, 6)
+    )
     return Gpu(
         id=run["gpu"].lower(),
         name=run["gpu"],
@@ -132,12 +134,16 @@ def test_graphs_stay_within_half(run: dict[str, Any]) -> None:
     assert 0.5 < found / GIB / run["graphs_gib"] < 1.5
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: f"{run['model']}-{run['engine_version']}-tp{run['tensor_parallel']}")
+@pytest.mark.parametrize(
+    "run", RUNS, ids=lambda run: f"{run['model']}-{run['engine_version']}-tp{run['tensor_parallel']}"
+)
 def test_tokens_of_the_printed_pool(run: dict[str, Any]) -> None:
     """The pool is printed to a hundredth of a GiB, which alone moves the tokens of small pools."""
     pool, constants = pool_of(run)
     blocks = round(run["pool_gib"] * GIB) // pool.bytes_per_block
-    per_sequence = pool.blocks_per_sequence(run["context_tokens"], constants["in_flight_batches"] * batch_of(run)[0])
+    per_sequence = pool.blocks_per_sequence(
+        run["context_tokens"], constants["in_flight_batches"] * batch_of(run)[0]
+    )
     if constants["tokens_from_concurrency"]:
         tokens = int(blocks / per_sequence * run["context_tokens"])
     else:
@@ -149,7 +155,9 @@ def test_tokens_of_the_printed_pool(run: dict[str, Any]) -> None:
         assert blocks / per_sequence == pytest.approx(run["concurrency"], rel=0.003 + rounding, abs=0.006)
 
 
-@pytest.mark.parametrize("run", ON_H100, ids=lambda run: f"{run['model']}-{run['engine_version']}-tp{run['tensor_parallel']}")
+@pytest.mark.parametrize(
+    "run", ON_H100, ids=lambda run: f"{run['model']}-{run['engine_version']}-tp{run['tensor_parallel']}"
+)
 def test_pool_size_of_the_launch_as_it_was(run: dict[str, Any]) -> None:
     """The printed weights are taken, so that this measures budget, activations and what is not PyTorch's alone."""
     gpu = gpu_of(run)

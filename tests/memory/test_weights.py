@@ -45,7 +45,8 @@ def test_each_rank_holds_the_bytes_that_vllm_allocates(row: dict[str, Any]) -> N
 def test_loaded_bytes_are_what_the_log_printed(row: dict[str, Any]) -> None:
     capability = tuple(row["capability"]) if "capability" in row else None
     loaded = share(row, compute_capability=capability).loaded_bytes / 2**30
-    assert loaded == pytest.approx(row["gib"], rel=0.006)
+    # Two digits are printed; how far Hopper's MXFP4 kernel pads experts is known less exactly.
+    assert loaded == pytest.approx(row["gib"], rel=0.006 if row["shape"] == "gpt-oss-20b" else 0.003)
 
 
 def test_parts_add_up() -> None:
@@ -68,6 +69,27 @@ def test_a_vocabulary_is_padded_to_64_rows() -> None:
         read_architecture(config), uniform("bf16"), tensor_parallel=2, engine="vllm", engine_version="0.33.0"
     )
     assert held.parts["lm_head"] == 32064 // 2 * 4096 * 2
+
+
+def test_float32_checkpoints_are_loaded_in_16_bits() -> None:
+    config = Config({**GOLDEN["llama-1b"], "torch_dtype": "float32"})
+    held = weights_per_gpu(
+        read_architecture(config), uniform("fp32"), tensor_parallel=1, engine="vllm", engine_version="0.33.0"
+    )
+    assert held.total_bytes == share({"shape": "llama-1b"}).total_bytes
+
+
+def test_marlin_pads_nvfp4_experts_where_there_are_no_fp4_tensor_cores() -> None:
+    row = {"shape": "gpt-oss-20b", "quantization": {"quant_method": "modelopt", "quant_algo": "NVFP4"}}
+    hopper = share(row, tensor_parallel=4, compute_capability=(9, 0))  # 720 becomes 768
+    assert hopper.padding_bytes / hopper.parts["experts"] == pytest.approx(48 / 720, rel=0.01)
+    assert share(row, tensor_parallel=4, compute_capability=(10, 0)).padding_bytes == 0
+
+
+def test_packed_latent_attention_is_unpacked_for_decoding() -> None:
+    held = share({"shape": "deepseek-r1"}, tensor_parallel=8)
+    rotary = 163840 * 64 * 2
+    assert held.buffers_bytes == rotary + 61 * 128 * (128 + 128) * 512 * 2 // 8
 
 
 def test_pipeline_stages_divide_layers_and_put_the_ends_on_the_ends() -> None:

@@ -203,9 +203,7 @@ def _state_tensor_bytes(tensor: StateTensor, model_dtype: str, tensor_parallel: 
 
 
 def _state_rows(size: int, groups: int, tensor_parallel: int) -> int:
-    """A GPU's part of a divided axis; Mamba-2 groups stay whole, and are repeated once the GPUs outnumber
-    them.
-    """
+    """A GPU's part of a divided axis; Mamba-2 groups stay whole, repeated once the GPUs outnumber them."""
     if groups:
         return size // groups * max(1, groups // tensor_parallel)
     return max(1, size // tensor_parallel)

@@ -34,6 +34,9 @@ CACHE_SCALES_BYTES = 4 * 4
 TRITON_MXFP4_SINCE = (0, 32)
 """From this version Hopper runs MXFP4 experts in Triton, aligned to 64: `fused_moe/oracle/mxfp4.py`."""
 
+SHORT_ROTARY_SINCE = (0, 32)
+"""The version whose interleaved M-RoPE tables are known to stop at the context's end: `models/qwen3_vl.py`."""
+
 MIB = 1 << 20
 
 LARGE_BLOCK_BYTES, LARGE_STEP_BYTES, SPLIT_BYTES = 10 * MIB, 2 * MIB, MIB
@@ -50,6 +53,7 @@ class WeightShare(msgspec.Struct, frozen=True, kw_only=True):
 
     total_bytes: all parameters. parts: the same by purpose.
     buffers_bytes: what is computed and kept beside them: rotary tables, matrices that MLA unpacks.
+    padding_bytes: what kernels add when they repack tensors after loading.
     rounding_bytes: what the allocator adds to large tensors.
     notes: what makes this more than an even share, for people.
     """
@@ -57,13 +61,14 @@ class WeightShare(msgspec.Struct, frozen=True, kw_only=True):
     total_bytes: int
     parts: dict[Part, int]
     buffers_bytes: int = 0
+    padding_bytes: int = 0
     rounding_bytes: int = 0
     notes: tuple[str, ...] = ()
 
     @property
     def loaded_bytes(self) -> int:
-        """What the engine reports after loading the model: parameters, buffers and their rounding."""
-        return self.total_bytes + self.buffers_bytes + self.rounding_bytes
+        """What the engine reports after loading the model: parameters and all that comes with them."""
+        return self.total_bytes + self.buffers_bytes + self.padding_bytes + self.rounding_bytes
 
 
 class _Rank(msgspec.Struct, frozen=True):
@@ -118,7 +123,9 @@ def _share(
     return WeightShare(
         total_bytes=sum(parts.values()),
         parts=parts,
-        buffers_bytes=architecture.rotary_bytes + _absorbed_bytes(architecture, weights, quantization, rank),
+        buffers_bytes=_rotary_bytes(architecture, rank)
+        + _absorbed_bytes(architecture, weights, quantization, rank),
+        padding_bytes=_repacking_bytes(weights, quantization, rank),
         rounding_bytes=_rounding_bytes(weights, quantization, rank),
         notes=_notes(architecture, rank),
     )
@@ -129,6 +136,11 @@ def _cache_scale_bytes(architecture: Architecture) -> int:
         cache.layers for cache in architecture.caches if isinstance(cache, AttentionCache | LatentCache)
     )
     return CACHE_SCALES_BYTES * sum(layers)
+
+
+def _rotary_bytes(architecture: Architecture, rank: _Rank) -> int:
+    early = rank.engine == "vllm" and rank.version < SHORT_ROTARY_SINCE
+    return architecture.early_rotary_bytes if early else architecture.rotary_bytes
 
 
 def _absorbed_bytes(
@@ -146,6 +158,28 @@ def _absorbed_bytes(
             rows, columns = _local_sides(weight, rank.size)
             packed = sum(layers for form, layers in quantization.spread(weight) if form is not None)
             total += rows * columns * _number_bytes(weight, quantization) * packed
+    return total
+
+
+def _repacking_bytes(weights: tuple[Weight, ...], quantization: Quantization, rank: _Rank) -> int:
+    """What Marlin adds to NVFP4 experts on GPUs without FP4 tensor cores: 64-aligned intermediate sizes.
+
+    Source: vLLM 0.33 `quantization/utils/marlin_utils_fp4.py` prepare_nvfp4_moe_layer_for_marlin.
+    """
+    if rank.capability >= BLACKWELL:
+        return 0
+    total = 0
+    for weight in weights:
+        if weight.part != "experts" or not weight.linear:
+            continue
+        rows, columns = _local_sides(weight, rank.size)
+        wide = (rows, _up(columns, 64)) if weight.shard == "row" else (_up(rows, 64), columns)
+        for form, layers in quantization.spread(weight):
+            if form is not None and form.kind == "nvfp4":
+                more = _packed_bytes(form, *wide, weight, rank) - _packed_bytes(
+                    form, rows, columns, weight, rank
+                )
+                total += more * layers * weight.copies
     return total
 
 
@@ -300,12 +334,10 @@ _SCALES: dict[Kind, Callable[[Format, int, int], int]] = {
 
 
 def _padded_expert(form: Format, rows: int, columns: int, shard: str, rank: _Rank) -> tuple[int, int]:
-    """Expert sizes as the MoE kernels align them; tensor parallelism divides the intermediate side."""
-    hidden_to, middle_to = 1, 1
-    if form.kind == "mxfp4":
-        hidden_to, middle_to = _mxfp4_alignment(rank)
-    elif form.kind == "nvfp4" and rank.capability < BLACKWELL:
-        middle_to = 64  # vLLM `utils/marlin_utils_fp4.py` prepare_nvfp4_moe_layer_for_marlin
+    """Expert sizes as MXFP4 kernels align them; tensor parallelism divides the intermediate side."""
+    if form.kind != "mxfp4":
+        return rows, columns
+    hidden_to, middle_to = _mxfp4_alignment(rank)
     if shard == "row":
         return _up(rows, hidden_to), _up(columns, middle_to)
     return _up(rows, middle_to), _up(columns, hidden_to)

@@ -159,6 +159,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
         encoder_only: produces embeddings; no generation.
         mtp_layers: multi-token-prediction layers in the checkpoint.
         rotary_bytes: position tables that engines compute and keep on every GPU; no part of the checkpoint.
+        early_rotary_bytes: the same for vLLM before 0.32.
     """
 
     name: str
@@ -176,6 +177,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     multimodal: bool = False
     mtp_layers: int = 0
     rotary_bytes: int = 0
+    early_rotary_bytes: int = 0
 
     @property
     def parameters(self) -> int:

@@ -92,7 +92,7 @@ class GgufTensor(msgspec.Struct, frozen=True):
         return product
 
 
-class GgufFile(msgspec.Struct, frozen=True, kw_only=True):
+class GgufFile(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What a model's file, or all files of a split model, say.
 
     metadata: keys with their values; of long arrays (vocabularies) only the number of items, under `KEY#`.

@@ -1,9 +1,9 @@
 """Read what a Hugging Face repository says of itself: a few small files and the headers of its weights.
 
-Nothing is written and no weights are downloaded: of each safetensors file only the first bytes are asked for, and
-reading stops after the header even where a server sends the whole file. Servers are not trusted: answers have size
-limits, the whole visit has a time limit, and the token goes to the Hub's own host alone, never to the
-file servers that the Hub sends us on to. Addresses: https://huggingface.co/docs/hub/api.
+Nothing is written and no weights are downloaded: of each safetensors file only the first bytes are asked for,
+and reading stops after the header even where a server sends the whole file. Servers are not trusted: answers
+have size limits, the whole visit has a time limit, and the token goes to the Hub's own host alone, never to
+the file servers that the Hub sends us on to. Addresses: https://huggingface.co/docs/hub/api.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Progress = Callable[[int, int], None]
     """Called with the files read so far and the files there are."""
 
+INDEX_FILE = "model.safetensors.index.json"
 FIRST_GUESS_BYTES = 1 << 16
 """Enough for the whole header of most shards, in one question."""
 
@@ -53,7 +54,7 @@ class Limits(NamedTuple):
     longest_wait_seconds: float = 5.0
 
 
-class Repository(msgspec.Struct, frozen=True, kw_only=True):
+class Repository(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What a repository says of itself.
 
     config, hf_quant: the bytes of config.json and hf_quant_config.json (None where there is none).
@@ -98,7 +99,7 @@ def read_repository(
     settings = settings or settings_from_environment()
     if settings.offline:
         raise RemoteError(
-            f"{name} is neither in the catalogue nor in the cache, and HF_HUB_OFFLINE forbids asking Hugging Face",
+            f"{name} is not on this machine, and HF_HUB_OFFLINE forbids asking Hugging Face",
             hints=("HF_HUB_OFFLINE=0 in front of the same command",),
         )
     limits = limits or Limits()
@@ -137,10 +138,9 @@ class _Visit:
         self.deadline = monotonic() + limits.total_seconds
         self.closed = False
         self._own_origin = _origin(httpx2.URL(settings.endpoint))
+        headers = {"User-Agent": "soong", "Accept-Encoding": "identity"}
         timeout = httpx2.Timeout(limits.read_seconds, connect=limits.connect_seconds)
-        self._client = httpx2.Client(
-            timeout=timeout, headers={"User-Agent": "soong", "Accept-Encoding": "identity"}
-        )
+        self._client = httpx2.Client(timeout=timeout, headers=headers)
 
     def close(self) -> None:
         self.closed = True
@@ -149,7 +149,7 @@ class _Visit:
     # ── what is asked ────────────────────────────────────────────────────────────────────────────
 
     def read(self, progress: Progress | None) -> Repository:
-        config = self._in_time([partial(self._config)], None)[0]
+        config = self._in_time([self._config], None)[0]
         hf_quant, tensors, facts = self._in_time(
             [partial(self._optional, "hf_quant_config.json", MOST_BYTES), self._first_headers, self._facts],
             None,
@@ -179,9 +179,12 @@ class _Visit:
 
     def _first_headers(self) -> list[str] | tuple[TensorInfo, ...] | None:
         """The shards that the index names, else the tensors of the single file, else None."""
-        index = self._optional("model.safetensors.index.json", MOST_INDEX_BYTES)
+        index = self._optional(INDEX_FILE, MOST_INDEX_BYTES)
         if index is not None:
-            return list(shard_names(index, f"{self.name}/model.safetensors.index.json"))
+            try:
+                return list(shard_names(index, INDEX_FILE))
+            except ConfigError as error:
+                raise self._nonsense(str(error)) from None
         return self._header("model.safetensors", required=False)
 
     def _facts(self) -> tuple[str, bool | None]:

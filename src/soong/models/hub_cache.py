@@ -32,8 +32,8 @@ MOST_TOKEN_FILE_BYTES = 4096
 class HubSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How to reach the Hub, and the cache that may spare the way.
 
-    endpoint: without a slash at the end. cache: the folder with `models--ORG--NAME`. offline: never ask the Hub.
-    token: None where there is none. It never appears in texts: `repr` leaves it out.
+    endpoint: without a slash at the end. cache: the folder with `models--ORG--NAME`.
+    offline: never ask the Hub. token: None where there is none. It never appears in texts: `repr` leaves it out.
     """
 
     endpoint: str

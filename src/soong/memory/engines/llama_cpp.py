@@ -1,7 +1,7 @@
 """llama.cpp with all layers on the GPU: tensors as the GGUF stores them, caches, compute buffers.
 
 The cache is allocated whole at start: `--ctx-size` tokens shared by the slots of `--parallel`, padded to 256
-(`src/llama-kv-cache.cpp`); sliding layers keep their window and one micro batch per slot
+(`src/llama-context.cpp`); sliding layers keep their window and one micro batch per slot
 (`src/llama-kv-cache-iswa.cpp`); recurrent layers one float32 state per slot
 (`src/llama-memory-recurrent.cpp`). The token embedding stays in the host's memory (`src/llama-model.cpp`)
 unless it is the output projection too.
@@ -136,7 +136,7 @@ def _compute_buffer_bytes(facts: _facts.Facts, constants: dict[str, Any], worklo
     logits = tokens * facts.vocab_size * FP32_BYTES
     width = constants["residual_copies"] * facts.hidden_size + constants["mlp_copies"] * facts.mlp_width
     layer = tokens * width * FP32_BYTES
-    mask = tokens * _padded(workload.context_tokens, constants) * workload.sequences * F16_BYTES
+    mask = tokens * _padded(workload.context_tokens, constants) * F16_BYTES
     return int(max(logits, layer) + mask)
 
 

@@ -300,6 +300,7 @@ def _uncertainty(prepared: _Prepared, terms: _Terms) -> int:
         + fractions["runtime_fraction"] * terms.runtime_bytes
         + fractions["weights_fraction"] * prepared.facts.weights_bytes
         + fractions["unseen_gpu_bytes"]
+        + fractions["multimodal_bytes"] * prepared.facts.multimodal
     )
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soong.errors import ConfigError
 from soong.models.architecture import Architecture
-from soong.models.rotary import rotary_table_bytes
+from soong.models.rotary import early_rotary_table_bytes, rotary_table_bytes
 
 if TYPE_CHECKING:
     from soong.models.architecture import Cache, Weight
@@ -58,29 +58,48 @@ def dtype(config: Config, default: str = "bfloat16") -> str:
     return DTYPES.get(config.text("dtype") or config.text("torch_dtype"), default)
 
 
+LENGTH_KEYS = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "model_max_length",
+    "max_target_positions",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+)
+"""Where configs state a length: vLLM 0.33 `transformers_utils/model_arch_config_convertor.py`."""
+
+ALREADY_SCALED = {"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling"}
+"""Rotary scalings whose factor the stated length already holds: vLLM 0.33 `config/model.py`."""
+
+
 def context_limit(config: Config) -> int | None:
     """The longest context in tokens that the authors state, after rope scaling, as vLLM derives it.
 
-    Source: vLLM 0.33 `config/model.py` `_get_and_verify_max_len`: yarn multiplies the original length, other
-    scalings the stated one, llama3, longrope and su leave it.
+    Source: vLLM 0.33 `config/model.py` `_get_and_verify_max_len`: the smallest stated length, or `model_max_length` before
+    all others, times the factor of linear and dynamic scaling; Gemma 3 states the scaled length.
     """
-    keys = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "model_max_length", "max_sequence_length")
-    lengths = [config.integer(key) for key in keys if key in config]
+    lengths = [config.integer(key) for key in LENGTH_KEYS if key in config]
     if not lengths:
         return None
-    limit = min(lengths)
-    scaling = config.section("rope_scaling") if "rope_scaling" in config else config.section("rope_parameters")
-    return _scaled(limit, scaling)
-
-
-def _scaled(limit: int, scaling: Config) -> int:
-    kind = str(scaling.values.get("rope_type") or scaling.values.get("type") or "default")
-    if kind in {"default", "su", "longrope", "llama3", "mrope", "proportional"}:
+    limit = config.integer("model_max_length", default=0) or min(lengths)
+    if "gemma3" in config.text("model_type"):
         return limit
-    factor = scaling.number("factor", 1.0)
-    if kind == "yarn":
-        limit = scaling.integer("original_max_position_embeddings", default=limit)
+    factor = 1.0
+    for scaling in _rotary_scalings(config):
+        kind = scaling.values.get("rope_type") or scaling.values.get("type") or "default"
+        if kind not in ALREADY_SCALED:
+            factor = scaling.number("factor", factor)
     return int(limit * factor)
+
+
+def _rotary_scalings(config: Config) -> list[Config]:
+    """The rotary settings: one, or one for each kind of layer."""
+    scaling = config.section("rope_scaling") if "rope_scaling" in config else config.section("rope_parameters")
+    nested = [scaling.section(key) for key, value in scaling.values.items() if isinstance(value, dict)]
+    return nested or [scaling]
 
 
 def architecture(
@@ -98,6 +117,7 @@ def architecture(
         intermediate_size=more.pop("intermediate_size", base.intermediate_size),
         attention_heads=heads,
         rotary_bytes=more.pop("rotary_bytes", None) or rotary_table_bytes(config),
+        early_rotary_bytes=more.pop("early_rotary_bytes", None) or early_rotary_table_bytes(config),
         weights=weights,
         caches=caches,
         **more,

@@ -29,6 +29,13 @@ HeadNorm = Literal["", "head", "each", "all"]
 """Norms of queries and keys. head: one scale of the head's size; each: one per head; all: one over all heads."""
 
 
+HEADLESS = {"LlamaModel", "LlamaBidirectionalModel", "MistralModel", "Qwen2Model", "Qwen3Model"} | {
+    "Gemma2Model",
+    "Gemma3TextModel",
+}
+"""Classes of checkpoints for embeddings, which have no output head: vLLM 0.33 `models/registry.py`."""
+
+
 class Build(msgspec.Struct, frozen=True, kw_only=True):
     """How a family departs from Llama.
 
@@ -159,7 +166,7 @@ def assemble(
         *_parts.lm_head(
             base.vocab_size,
             base.hidden_size,
-            tied=base.tied,
+            tied=base.tied or not HEADLESS.isdisjoint(decoder.config.texts("architectures")),
             bias=is_on(decoder.config, build.head_bias),
             path=build.head,
         ),

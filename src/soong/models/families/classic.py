@@ -49,6 +49,7 @@ FALCON = Build(
     down="dense_4h_to_h",
     norms=("input_layernorm",),
     norm_bias=True,
+    defaults={"max_position_embeddings": 2048},
 )
 
 BUILDS: dict[str, Build] = {
@@ -56,7 +57,7 @@ BUILDS: dict[str, Build] = {
     "gpt_bigcode": GPT2,
     "falcon": FALCON,
     "bloom": replace(
-        FALCON, qkv_bias=True, out_bias=True, mlp_bias=True, norms=("input_layernorm", "post_attention_layernorm")
+        FALCON, defaults={}, qkv_bias=True, out_bias=True, mlp_bias=True, norms=("input_layernorm", "post_attention_layernorm")
     ),
     "gptj": replace(
         GPT2,
@@ -229,10 +230,14 @@ def _learned_positions(config: Config) -> bool:
 
 
 def _opt_extra(decoder: Decoder) -> list[Weight]:
-    """Positions, and for OPT-350M the matrices between its narrow embedding and the layers."""
+    """Positions, and the matrices that OPT-350M has between its narrow embedding and the layers."""
     config, hidden_size = decoder.config, decoder.base.hidden_size
     rows = config.integer("max_position_embeddings", default=2048) + OPT_POSITION_OFFSET
     weights = [_positions("model.decoder.embed_positions", rows, hidden_size)]
+    narrow = config.integer("word_embed_proj_dim", default=hidden_size)
+    if narrow != hidden_size:
+        weights.append(_parts.matrix("model.decoder.project_in", (hidden_size, narrow), "other"))
+        weights.append(_parts.matrix("model.decoder.project_out", (narrow, hidden_size), "other"))
     return weights
 
 

@@ -110,11 +110,11 @@ def _attention(decoder: Decoder, kinds: list[_Kind]) -> list[Weight]:
 
 
 def _adapted(weight: Weight, kind: _Kind) -> Weight | None:
-    """Layers that share a cache have no keys and values; where values are the keys, an engine stores them twice."""
+    """Keys and values of a layer that shares a cache are in the checkpoint, unused; values that are keys are not."""
     name = weight.path.removesuffix(".bias").rpartition(".")[2]
-    if kind.shared and name in {"k_proj", "v_proj", "k_norm"}:
-        return None
-    return replace(weight, stored=False) if kind.reused and name == "v_proj" else weight
+    if kind.reused and name == "v_proj":
+        return None if kind.shared else replace(weight, stored=False)
+    return replace(weight, served=False) if kind.shared and name in {"k_proj", "v_proj", "k_norm"} else weight
 
 
 def _mlps(decoder: Decoder, first_shared: int) -> list[Weight]:

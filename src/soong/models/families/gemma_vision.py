@@ -88,7 +88,9 @@ def _vision_4(prefix: str, vision: Config) -> list[Weight]:
     size = _towers.sizes(vision, hidden=768, inner=3072, depth=16, heads=12)
     patch = _towers.edge(vision, "patch_size", 16)
     positions = vision.integer("position_embedding_size", default=10240)
+    standard = ("std_bias", "std_scale") if vision.flag("standardize") else ()
     return [
+        *(_towers.vector(f"{prefix}.{name}", size.hidden) for name in standard),
         _towers.table(f"{prefix}.patch_embedder.position_embedding_table", (2, positions, size.hidden)),
         *_towers.linear(
             f"{prefix}.patch_embedder.input_proj",

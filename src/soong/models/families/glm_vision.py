@@ -19,8 +19,14 @@ def read(config: Config) -> Architecture:
     """
     section = _multimodal.text_section(config)
     default = "glm4_moe" if config.text("model_type") == "glm4v_moe" else "glm4"
+    heads = section.integer("num_attention_heads", least=1)
     text = _multimodal.read_text(
-        config, section, prefix="model.language_model", model_type=section.text("model_type", default)
+        config,
+        section,
+        prefix="model.language_model",
+        model_type=section.text("model_type", default),
+        # Glm4vTextConfig has no head size of its own, unlike Glm4Config.
+        defaults={"head_dim": max(1, section.integer("hidden_size", least=1) // heads)},
     )
     return _multimodal.joined(config, text, _tower("model.visual", config.section("vision_config")))
 

@@ -1,0 +1,605 @@
+"""What a person means by MODEL: one word becomes one `ResolvedModel`, wherever its facts come from.
+
+Tried in this order: what is plainly a path (`./x`, `/x`, `x.gguf`, `x.json`), a folder of that very name that
+holds a config.json, the catalogue (ids and repositories; offline and at once), Hugging Face's cache on this
+machine, the Hub. Answers are kept, so that a batch may name one model a thousand times; a file that changes
+its time or size is read again.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from soong.errors import ConfigError, NotFoundError, RemoteError, SoongError, UsageError
+from soong.models import catalogue
+from soong.models.config_json import Config, parse_config
+from soong.models.families import UnknownFamilyError, read_architecture
+from soong.models.quantization import Quantization, checkpoint_bytes, read_quantization, uniform
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from soong.models.architecture import Architecture
+    from soong.models.gguf import GgufFile
+    from soong.models.hub import Progress, Repository
+    from soong.models.model import Model
+    from soong.models.safetensors import TensorInfo
+
+Source = Literal["catalogue", "hub", "folder", "config", "gguf"]
+WeightsBasis = Literal["headers", "config", "rule-of-thumb"]
+
+MOST_KEPT = 256
+KEPT_SECONDS = 300.0
+"""How long the Hub's answer is good for within one process."""
+
+FAILURE_KEPT_SECONDS = 60.0
+"""A Hub that does not answer is not asked again for each line of a batch."""
+
+LONGEST_WORD = 4096
+
+WORD_BYTES = {
+    "fp32": 4.0,
+    "fp16": 2.0,
+    "bf16": 2.0,
+    "fp8": 1.0,
+    "int8": 1.0,
+    "int4": 0.5,
+    "mxfp4": 0.5,
+    "nvfp4": 0.5,
+}
+"""Bytes of one parameter by the rule of thumb: the specification's table, and its neighbours of the same width."""
+
+HUB_PAGES = ("https://huggingface.co/", "https://hf.co/")
+
+
+class ResolvedModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A model as one repository or file offers it, ready to be planned.
+
+    Attributes:
+        id: the catalogue's id, ORG/NAME, or the path as it was typed.
+        source: catalogue, hub (also from Hugging Face's cache), folder, config (a bare config.json) or gguf.
+        serve_from: what an engine is given: the repository, or the path of the folder or file.
+        architecture: its weights and caches; None where soong has no reader for its model type, so that only
+            the rule of thumb can speak.
+        quantization: how its files store the weights; `assumed` is set where only a word was given.
+        parameters: every number of the checkpoint, scales not counted.
+        active_parameters: what one token is multiplied with; None where not known.
+        weights_bytes: of the checkpoint's tensors.
+        weights_basis: where that size comes from: the files' headers (or a source that states their sum), the
+            shapes that the config implies, or parameters × bytes.
+        context_limit_tokens: the longest context the authors state; None where not stated.
+        default_context_tokens: the catalogue's; None elsewhere.
+        key: a short hash of all that decides the memory.
+        config: the config.json (or the catalogue's part of it); None for GGUF files and rows without one.
+        hf_quant: hf_quant_config.json, where there is one.
+        gguf: the file's own table; None for all else.
+        licence, gated: from the catalogue or the Hub; "" and None where not known.
+    """
+
+    id: str
+    source: Source
+    serve_from: str
+    architecture: Architecture | None
+    quantization: Quantization
+    parameters: int
+    active_parameters: int | None
+    weights_bytes: int
+    weights_basis: WeightsBasis
+    context_limit_tokens: int | None
+    default_context_tokens: int | None
+    key: str
+    config: dict[str, Any] | None = None
+    hf_quant: dict[str, Any] | None = None
+    gguf: GgufFile | None = None
+    licence: str = ""
+    gated: bool | None = None
+
+    @property
+    def quantization_label(self) -> str:
+        """For people: "BF16", "INT4 (AWQ)", "Q4_K_M"."""
+        return self.quantization.label
+
+    @property
+    def quantization_id(self) -> str:
+        """The word of the catalogue: fp32, fp16, bf16, int8, int4, fp8, mxfp4, nvfp4."""
+        return quantization_word(self.quantization)
+
+    def catalogue_facts(self) -> dict[str, Any]:
+        """What a row of the user's catalogue should keep of a repository that was read; see `Model`."""
+        if self.source != "hub":
+            return {}
+        from soong.models.facts import row_of
+
+        return row_of(self)
+
+
+def resolve(
+    word: str,
+    *,
+    quantization: str | None = None,
+    allow_network: bool = True,
+    progress: Progress | None = None,
+) -> ResolvedModel:
+    """The model that a word means.
+
+    Args:
+        word: a catalogue id, ORG/NAME (also with @REVISION, or its page's address), a folder with a
+            config.json, a config.json, or a .gguf file.
+        quantization: plan for this format ("int4") in place of the one its files have; a repository of the
+            catalogue that holds it is preferred, else the format is assumed.
+        allow_network: whether the Hub may be asked for what is not on this machine.
+        progress: told of the files read from the Hub.
+
+    Raises:
+        UsageError: the word is empty or malformed. ConfigError: a file cannot be used.
+        NotFoundError: no such model, file or repository. CredentialError: it is gated, or the token is refused.
+        RemoteError, TimedOutError: the Hub does not answer, or answers nonsense.
+    """
+    word = word.strip()
+    if not word or len(word) > LONGEST_WORD or "\0" in word:
+        raise UsageError("the model's name is empty" if not word else "the model's name cannot be a name")
+    if _is_plainly_path(word):
+        return _from_path(word, quantization)
+    for page in HUB_PAGES:
+        word = word.removeprefix(page)
+    word = word.rstrip("/")
+    if "/" in word and os.path.isfile(os.path.join(word, "config.json")):  # noqa: PTH113, PTH118 - no import
+        return _from_folder(word, quantization)
+    if catalogue.is_known(word):
+        return _from_catalogue(word, quantization)
+    if "/" in word:
+        return _from_hub(word, quantization, allow_network=allow_network, progress=progress)
+    if os.path.isfile(os.path.join(word, "config.json")):  # noqa: PTH113, PTH118
+        return _from_folder(word, quantization)
+    raise catalogue.not_found(word)
+
+
+def quantization_word(quantization: Quantization) -> str:
+    """The catalogue's word for a storage."""
+    if not quantization.formats:
+        return {"float32": "fp32", "float16": "fp16"}.get(quantization.dtype, "bf16")
+    if quantization.compute == "fp4":
+        return "nvfp4" if any(form.kind == "nvfp4" for form in quantization.formats) else "mxfp4"
+    return "bf16" if quantization.compute == "bf16" else quantization.compute
+
+
+# ── a path ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _is_plainly_path(word: str) -> bool:
+    if word.startswith(("/", "./", "../", "~")) or word in {".", ".."}:
+        return True
+    return word.lower().endswith((".gguf", ".json"))
+
+
+def _from_path(word: str, quantization: str | None) -> ResolvedModel:
+    path = os.path.expanduser(word)  # noqa: PTH111 - no import for a thousand lines of a batch
+    if os.path.isdir(path):  # noqa: PTH112
+        return _from_folder(path, quantization, typed=word)
+    if not os.path.exists(path):  # noqa: PTH110
+        raise NotFoundError(
+            f"no file or folder {word}", hints=("a model of Hugging Face is written ORG/NAME",)
+        )
+    if path.lower().endswith(".gguf"):
+        return _from_gguf(path, quantization, typed=word)
+    return _bare_config(path, word, quantization, _state(path))
+
+
+def _from_folder(path: str, quantization: str | None, *, typed: str = "") -> ResolvedModel:
+    typed = typed or path
+    config = os.path.join(path, "config.json")  # noqa: PTH118
+    if not os.path.isfile(config):  # noqa: PTH113
+        return _from_gguf(_only_gguf(path, typed), quantization, typed=typed)
+    return _folder(path, typed, quantization, _folder_state(path))
+
+
+def _only_gguf(path: str, typed: str) -> str:
+    """The one GGUF model of a folder without a config.json."""
+    try:
+        names = sorted(name for name in os.listdir(path) if name.lower().endswith(".gguf"))  # noqa: PTH208
+    except OSError as error:
+        raise ConfigError(f"cannot read {typed}", why=error.strerror or str(error)) from None
+    models = [name for name in names if "-of-" not in name or "-00001-of-" in name]
+    if len(models) == 1:
+        return os.path.join(path, models[0])  # noqa: PTH118
+    if models:
+        hints = tuple(f"soong plan {os.path.join(typed, name)}" for name in models[:5])  # noqa: PTH118
+        raise UsageError(f"{typed} holds {len(models)} GGUF files", why="name one of them", hints=hints)
+    raise NotFoundError(f"{typed} holds no config.json", why="a model's folder has one")
+
+
+def _from_gguf(path: str, quantization: str | None, *, typed: str) -> ResolvedModel:
+    from pathlib import Path
+
+    from soong.models.gguf import read_gguf
+
+    return _gguf(read_gguf(Path(path)), path, typed, quantization)
+
+
+State = tuple[str, int, int]
+"""A file's path, time of change in nanoseconds, and size: enough to tell one state of it from another."""
+
+
+def _state(path: str) -> State:
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return path, 0, -1
+    return path, found.st_mtime_ns, found.st_size
+
+
+def _folder_state(path: str) -> tuple[State, ...]:
+    """Of every file that is read, and of the shards that might be."""
+    try:
+        with os.scandir(path) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.endswith((".safetensors", ".json")))
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}", why=error.strerror or str(error)) from None
+    return tuple(_state(os.path.join(path, name)) for name in names)  # noqa: PTH118
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _bare_config(path: str, typed: str, quantization: str | None, state: State) -> ResolvedModel:  # noqa: ARG001
+    from pathlib import Path
+
+    facts = _Facts(id=typed, source="config", serve_from=os.path.dirname(path) or ".")  # noqa: PTH120
+    beside = os.path.join(os.path.dirname(path), "hf_quant_config.json")  # noqa: PTH118, PTH120
+    is_config = os.path.basename(path) == "config.json"  # noqa: PTH119
+    hf_quant = _optional_config(beside) if is_config else None
+    return _read(_file_config(Path(path)), hf_quant, None, facts, quantization)
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _folder(
+    path: str,
+    typed: str,
+    quantization: str | None,
+    states: tuple[State, ...],  # noqa: ARG001 - the cache's key
+) -> ResolvedModel:
+    facts = _Facts(id=typed, source="folder", serve_from=path)
+    return _read_folder(path, facts, quantization)
+
+
+def _read_folder(path: str, facts: _Facts, quantization: str | None) -> ResolvedModel:
+    from pathlib import Path
+
+    folder = Path(path)
+    config = _file_config(folder / "config.json")
+    hf_quant = _optional_config(str(folder / "hf_quant_config.json"))
+    return _read(config, hf_quant, _folder_tensors(folder), facts, quantization)
+
+
+def _file_config(path: Path) -> Config:
+    from soong.models.config_json import read_config
+
+    return read_config(path)
+
+
+def _optional_config(path: str) -> Config | None:
+    from pathlib import Path
+
+    return _file_config(Path(path)) if os.path.isfile(path) else None  # noqa: PTH113
+
+
+def _folder_tensors(folder: Path) -> tuple[TensorInfo, ...] | None:
+    """The tensors of a folder's safetensors files; None where they are not all there.
+
+    The index decides, since some repositories hold their weights twice (`consolidated.safetensors`).
+    """
+    from soong.models import safetensors
+    from soong.models.hub import INDEX_FILE, shard_names
+
+    index = folder / INDEX_FILE
+    try:
+        if index.is_file():
+            files = [folder / name for name in shard_names(index.read_bytes(), str(index))]
+        elif (folder / "model.safetensors").is_file():
+            files = [folder / "model.safetensors"]
+        else:
+            files = []
+        if not files or not all(file.is_file() for file in files):
+            return None
+    except OSError as error:
+        raise ConfigError(f"cannot read {folder}", why=error.strerror or str(error)) from None
+    return tuple(tensor for file in files for tensor in safetensors.read_header(file))
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _gguf(file: GgufFile, path: str, typed: str, quantization: str | None) -> ResolvedModel:
+    from soong.models import gguf_architecture
+
+    architecture = gguf_architecture.read_architecture(file)
+    storage = gguf_architecture.read_quantization(file)
+    if quantization is not None and not _same_size(quantization, quantization_word(storage)):
+        raise UsageError(
+            f"{typed} is stored as {storage.label}, which `--quantization {quantization}` cannot change",
+            hints=("leave `--quantization` out",),
+        )
+    return ResolvedModel(
+        id=typed,
+        source="gguf",
+        serve_from=path,
+        architecture=architecture,
+        quantization=storage,
+        parameters=file.parameters,
+        active_parameters=architecture.active_parameters,
+        weights_bytes=file.weights_bytes,
+        weights_basis="headers",
+        context_limit_tokens=architecture.context_limit_tokens,
+        default_context_tokens=None,
+        key=_hash(msgspec.json.encode((architecture, storage.label, file.bytes_by_type))),
+        gguf=file,
+    )
+
+
+# ── the catalogue ────────────────────────────────────────────────────────────────────────────────────
+
+_by_word: dict[tuple[str, str | None], ResolvedModel] = {}
+_built_from: list[tuple[Model, ...]] = []
+"""The catalogue that `_by_word` was built from; another one (the user's table changed) empties it."""
+
+
+def _from_catalogue(word: str, quantization: str | None) -> ResolvedModel:
+    models = catalogue.all_models()
+    if not _built_from or _built_from[0] is not models:
+        _by_word.clear()
+        _built_from[:] = [models]
+    key = (word.lower(), quantization)
+    found = _by_word.get(key)
+    if found is None:
+        found = _of_model(catalogue.find_model(word), quantization)
+        _keep(_by_word, key, found)
+    return found
+
+
+def _keep(kept: dict[Any, Any], key: object, value: object) -> None:
+    while len(kept) >= MOST_KEPT:
+        del kept[next(iter(kept))]
+    kept[key] = value
+
+
+def _of_model(model: Model, wanted: str | None) -> ResolvedModel:
+    """A row of the catalogue, in the wanted format where a repository of the row holds it."""
+    if wanted is not None and not _same_size(wanted, model.quantization):
+        held = next((row for row in model.formats if _same_size(wanted, row.quantization)), None)
+        if held is not None:
+            model, wanted = model.in_format(held), None
+    elif wanted is not None:
+        wanted = None
+    facts = _Facts(
+        id=model.id,
+        source="catalogue",
+        serve_from=model.serving_repository or model.id,
+        licence=model.licence,
+        gated=model.gated,
+        default_context_tokens=model.default_context_tokens,
+        context_limit_tokens=model.context_limit_tokens,
+        parameters=model.parameters,
+        active_parameters=model.active_parameters,
+        word=model.quantization,
+        weights_bytes=model.serving_format.weights_bytes if model.serving_format else None,
+    )
+    if model.serving_config is None:
+        return _of_size(facts, wanted or model.quantization)
+    return _read(Config(model.serving_config), None, None, facts, wanted)
+
+
+def _of_size(facts: _Facts, word: str) -> ResolvedModel:
+    """A row that states a size and a format alone."""
+    parameters = facts.parameters or 0
+    return ResolvedModel(
+        id=facts.id,
+        source=facts.source,
+        serve_from=facts.serve_from,
+        architecture=None,
+        quantization=uniform(word),
+        parameters=parameters,
+        active_parameters=facts.active_parameters,
+        weights_bytes=_thumb_bytes(parameters, word),
+        weights_basis="rule-of-thumb",
+        context_limit_tokens=facts.context_limit_tokens,
+        default_context_tokens=facts.default_context_tokens,
+        key=_hash(msgspec.json.encode((facts.id, parameters, word))),
+        licence=facts.licence,
+        gated=facts.gated,
+    )
+
+
+def _thumb_bytes(parameters: int, word: str) -> int:
+    return round(parameters * WORD_BYTES.get(word, 2.0))
+
+
+def _same_size(one: str, other: str) -> bool:
+    return one == other or {one, other} == {"fp16", "bf16"}
+
+
+# ── Hugging Face ─────────────────────────────────────────────────────────────────────────────────────
+
+_asked: dict[tuple[str, ...], tuple[float, Repository | SoongError]] = {}
+
+
+def _from_hub(
+    word: str, quantization: str | None, *, allow_network: bool, progress: Progress | None
+) -> ResolvedModel:
+    from soong.models.hub_cache import check_name, check_revision, settings_from_environment, snapshot
+
+    name, _, revision = word.partition("@")
+    check_name(name)
+    revision = check_revision(revision) if revision else "main"
+    settings = settings_from_environment()
+    folder = snapshot(settings, name, revision)
+    facts = _Facts(id=name, source="hub", serve_from=name)
+    online = allow_network and not settings.offline
+    cached: ResolvedModel | None = None
+    if folder is not None:
+        cached = _snapshot(str(folder), facts, quantization, _folder_state(str(folder)))
+        if cached.weights_basis == "headers" or not online:
+            return cached
+    if not online:
+        raise _offline(name)
+
+    def ask() -> Repository:
+        from soong.models.hub import read_repository
+
+        return read_repository(name, revision, settings=settings, progress=progress)
+
+    key = (settings.endpoint, name, revision, settings.token or "")
+    try:
+        return _of_repository(_asked_once(key, ask), quantization)
+    except RemoteError:
+        if cached is None:
+            raise
+        return cached
+
+
+def _offline(name: str) -> RemoteError:
+    near = tuple(f"did you mean `{other}`?" for other in catalogue.similar(name))
+    return RemoteError(
+        f"{name} is not on this machine, and the network may not be asked",
+        hints=(*near, catalogue.HOW_TO_LIST, "HF_HUB_OFFLINE=0 in front of a command allows it again"),
+    )
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _snapshot(
+    path: str,
+    facts: _Facts,
+    quantization: str | None,
+    states: tuple[State, ...],  # noqa: ARG001 - the cache's key
+) -> ResolvedModel:
+    return _read_folder(path, facts, quantization)
+
+
+def _asked_once(key: tuple[str, ...], ask: Callable[[], Repository]) -> Repository:
+    from time import monotonic
+
+    kept = _asked.get(key)
+    if kept is None or kept[0] < monotonic():
+        answer: Repository | SoongError
+        try:
+            answer = ask()
+        except SoongError as error:
+            answer = error
+        seconds = FAILURE_KEPT_SECONDS if isinstance(answer, SoongError) else KEPT_SECONDS
+        kept = (monotonic() + seconds, answer)
+        _keep(_asked, key, kept)
+    if isinstance(kept[1], SoongError):
+        raise kept[1].with_traceback(None)  # else each raise would lengthen the same traceback
+    return kept[1]
+
+
+@lru_cache(maxsize=MOST_KEPT)
+def _of_repository(repository: Repository, quantization: str | None) -> ResolvedModel:
+    name = repository.name
+    facts = _Facts(id=name, source="hub", serve_from=name, licence=repository.licence, gated=repository.gated)
+    config = parse_config(repository.config, f"config.json of {name}")
+    hf_quant = None
+    if repository.hf_quant is not None:
+        hf_quant = parse_config(repository.hf_quant, f"hf_quant_config.json of {name}")
+    return _read(config, hf_quant, repository.tensors, facts, quantization)
+
+
+# ── from facts to the value ──────────────────────────────────────────────────────────────────────────
+
+
+class _Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known beside the config. `word`: the format that the catalogue states."""
+
+    id: str
+    source: Source
+    serve_from: str
+    licence: str = ""
+    gated: bool | None = None
+    default_context_tokens: int | None = None
+    context_limit_tokens: int | None = None
+    parameters: int | None = None
+    active_parameters: int | None = None
+    word: str = ""
+    weights_bytes: int | None = None
+
+
+def _read(
+    config: Config,
+    hf_quant: Config | None,
+    tensors: tuple[TensorInfo, ...] | None,
+    facts: _Facts,
+    wanted: str | None,
+) -> ResolvedModel:
+    """The value from a config and, where they could be read, the headers of the weights."""
+    architecture, unknown = _architecture(config)
+    storage = _storage(config, hf_quant, architecture, facts)
+    size_bytes = facts.weights_bytes
+    parameters = facts.parameters or (architecture.parameters if architecture else 0)
+    if tensors is not None:
+        from soong.models import safetensors
+
+        size_bytes = safetensors.totals(tensors).size_bytes
+        parameters = parameters or safetensors.parameter_count(tensors, storage)
+    if not parameters:
+        assert unknown is not None  # noqa: S101 - an architecture has parameters
+        raise unknown
+    if wanted is not None and not _same_size(wanted, quantization_word(storage)):
+        storage, size_bytes = uniform(wanted, storage.dtype), None
+    basis: WeightsBasis = "headers" if size_bytes is not None else "config"
+    if size_bytes is None and architecture is not None:
+        size_bytes = checkpoint_bytes(architecture, storage)
+    elif size_bytes is None:
+        size_bytes, basis = _thumb_bytes(parameters, quantization_word(storage)), "rule-of-thumb"
+    own_limit = architecture.context_limit_tokens if architecture else None
+    own_active = architecture.active_parameters if architecture else None
+    return ResolvedModel(
+        id=facts.id,
+        source=facts.source,
+        serve_from=facts.serve_from,
+        architecture=architecture,
+        quantization=storage,
+        parameters=parameters,
+        active_parameters=facts.active_parameters or own_active,
+        weights_bytes=size_bytes,
+        weights_basis=basis,
+        context_limit_tokens=facts.context_limit_tokens or own_limit,
+        default_context_tokens=facts.default_context_tokens,
+        key=_hash(
+            msgspec.json.encode((config.values, hf_quant.values if hf_quant else None, wanted, size_bytes))
+        ),
+        config=dict(config.values),
+        hf_quant=dict(hf_quant.values) if hf_quant else None,
+        licence=facts.licence,
+        gated=facts.gated,
+    )
+
+
+def _architecture(config: Config) -> tuple[Architecture | None, UnknownFamilyError | None]:
+    try:
+        return read_architecture(config), None
+    except UnknownFamilyError as error:
+        return None, error
+
+
+def _storage(
+    config: Config, hf_quant: Config | None, architecture: Architecture | None, facts: _Facts
+) -> Quantization:
+    from soong.models.families import _common
+
+    dtype = architecture.dtype if architecture else _common.dtype(config)
+    storage = read_quantization(config, hf_quant, dtype=dtype)
+    stated = facts.word
+    if (
+        stated
+        and not storage.formats
+        and not _same_size(stated, quantization_word(storage))
+        and stated != "fp32"
+    ):
+        return uniform(stated, dtype)  # a row that says INT4 but not how: a format is assumed
+    return storage
+
+
+def _hash(data: bytes) -> str:
+    from hashlib import blake2b
+
+    return blake2b(data, digest_size=12).hexdigest()
