@@ -278,7 +278,7 @@ def _packed_bytes(form: Format, rows: int, columns: int, weight: Weight, rank: _
 
 def _nvfp4_scales(form: Format, rows: int, columns: int, *, tiled: bool) -> int:
     """8-bit scales and two float32 numbers; tensor cores read the scales in tiles of 128 rows by 4."""
-    count = groups(form, columns)
+    count = columns // form.group  # a group that tensor parallelism cuts has no scale of its own
     if tiled:
         rows, count = _up(rows, 128), _up(count, 4)
     return rows * count + 4 + 4 * form.static_input

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from soong.models.config_json import LARGEST
-from soong.models.families import _multimodal, _towers
+from soong.models.families import _multimodal, _parts, _towers
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture, Weight
@@ -63,9 +63,8 @@ def _weights(config: Config, kind: str, text_size: int) -> list[Weight]:
     if kind == "mistral3":
         merged = width * config.integer("spatial_merge_size", default=2, least=1) ** 2
         weights += _towers.norm(f"{projector}.norm", width, "projector", bias=False)
-        weights += _towers.linear(
-            f"{projector}.patch_merger.merging_layer", width, merged, "projector", bias=False
-        )
+        # A plain layer in vLLM's model class, which quantization never reaches.
+        weights.append(_parts.matrix(f"{projector}.patch_merger.merging_layer", (width, merged), "projector"))
     else:
         listed = config.values.get("vision_feature_layer")
         width *= len(listed) if isinstance(listed, list) else 1
