@@ -29,6 +29,7 @@ check: setup  ## style, types, import directions, freshness of the compiled tabl
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m soong.tables --check
+	$(BIN)/python -m soong.plan.listing --check
 
 bench: setup  ## the tables that the docs quote
 	$(BIN)/python benchmarks/startup.py
@@ -37,6 +38,7 @@ bench: setup  ## the tables that the docs quote
 
 tables: setup  ## compile src/soong/data/*.toml after editing them
 	$(BIN)/python -m soong.tables
+	$(BIN)/python -m soong.plan.listing
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

@@ -190,8 +190,13 @@ def _mend(path: str) -> str:
     return f"mend the file in an editor, or move it away: `mv {path} {path}.broken`"
 
 
+def compiled_path(subject: str) -> str:
+    """The packaged JSON of a subject."""
+    return os.path.join(DATA, "compiled", f"{subject}.json")  # noqa: PTH118 - start-up time
+
+
 def _compiled(subject: str) -> bytes:
-    with open(os.path.join(DATA, "compiled", f"{subject}.json"), "rb") as file:  # noqa: PTH118, PTH123 - start-up time
+    with open(compiled_path(subject), "rb") as file:  # noqa: PTH123 - start-up time
         return file.read()
 
 
@@ -204,8 +209,8 @@ def compiled_from(subject: str, source: bytes) -> bytes:
     return msgspec.json.encode(_plain(content)) + b"\n"
 
 
-def compile_all() -> list[str]:
-    """Write `data/compiled/` anew from every `data/*.toml`; returns the subjects whose JSON changed."""
+def compile_all(*, only_check: bool = False) -> list[str]:
+    """Write `data/compiled/` anew from every `data/*.toml`; returns the subjects whose JSON changed, or would."""
     from pathlib import Path
 
     target = paths.made(Path(DATA) / "compiled")
@@ -214,10 +219,24 @@ def compile_all() -> list[str]:
         compiled = compiled_from(source.stem, source.read_bytes())
         file = target / f"{source.stem}.json"
         if not file.exists() or file.read_bytes() != compiled:
-            file.write_bytes(compiled)
             changed.append(source.stem)
+            if not only_check:
+                file.write_bytes(compiled)
     return changed
 
 
+def main(words: Sequence[str]) -> int:
+    """Compile, or with `--check` only say what is stale; returns the exit code."""
+    only_check = "--check" in words
+    changed = compile_all(only_check=only_check)
+    if only_check and changed:
+        print("stale:", ", ".join(changed), "(run `make tables`)")  # noqa: T201 - a developer's command
+        return 1
+    print("compiled:", ", ".join(changed) or "all up to date")  # noqa: T201
+    return 0
+
+
 if __name__ == "__main__":
-    print("compiled:", ", ".join(compile_all()) or "all up to date")  # noqa: T201 - a developer's command
+    import sys
+
+    sys.exit(main(sys.argv[1:]))

@@ -124,7 +124,11 @@ PACKED: list[tuple[dict[str, object], Tensors]] = [
                 }
             },
         },
-        {"m.weight_packed": ("I32", (64, 16)), "m.weight_scale": ("BF16", (64, 4)), "m.weight_shape": ("I64", (2,))},
+        {
+            "m.weight_packed": ("I32", (64, 16)),
+            "m.weight_scale": ("BF16", (64, 4)),
+            "m.weight_shape": ("I64", (2,)),
+        },
     ),
     (
         {"quant_method": "bitsandbytes", "load_in_4bit": True},

@@ -9,14 +9,12 @@ from __future__ import annotations
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from tests.support.safetensors_writer import header_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from tests.support.safetensors_writer import Tensors
 
 
 class Reply(NamedTuple):
@@ -45,11 +43,10 @@ class Server:
         self.requests: list[Request] = []
         self.sent_bytes = 0
         self.over = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Quiet(("127.0.0.1", 0), _handler(self))
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
 
-    def __enter__(self) -> Server:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -79,6 +76,13 @@ class Server:
         return replies.pop(0) if len(replies) > 1 else replies[0]
 
 
+class _Quiet(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Readers that leave early are what these tests are about."""
+
+
 def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -103,17 +107,13 @@ def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
                 whole = reply.whole_bytes or len(body)
                 status, body = 206, body[: last + 1]
                 headers["Content-Range"] = f"bytes 0-{max(0, len(body) - 1)}/{whole}"
+            length = 1 << 40 if reply.endless else reply.stated_length or len(body)
             self.send_response(status)
-            for key, value in headers.items():
+            for key, value in {**headers, "Content-Length": str(length)}.items():
                 self.send_header(key, value)
-            if reply.endless:
-                self.send_header("Content-Length", str(1 << 40))
-            else:
-                self.send_header("Content-Length", str(reply.stated_length or len(body)))
             self.end_headers()
             self.wfile.write(body)
-            if reply.stated_length:
-                self.close_connection = True
+            self.close_connection = reply.stated_length is not None
             while reply.endless and not server.over.is_set():
                 self.wfile.write(bytes(1 << 16))
                 server.sent_bytes += 1 << 16
@@ -128,7 +128,11 @@ def json_reply(value: Any) -> Reply:
     return Reply(body=json.dumps(value).encode(), headers={"Content-Type": "application/json"})
 
 
-def shard_reply(tensors: Tensors, *, padding: int = 0, ranges: bool = True) -> Reply:
+def shard_reply(
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]], *, padding: int = 0, ranges: bool = True
+) -> Reply:
     """A safetensors file of which only the header is really there."""
     start, data_bytes = header_bytes(tensors, padding=padding)
-    return Reply(body=start + bytes(min(data_bytes, 1000)), ranges=ranges, whole_bytes=len(start) + data_bytes)
+    return Reply(
+        body=start + bytes(min(data_bytes, 1000)), ranges=ranges, whole_bytes=len(start) + data_bytes
+    )

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
 Tensors = dict[str, tuple[str, tuple[int, ...]]]
 
 
-def header_bytes(tensors: Mapping[str, tuple[str, tuple[int, ...]]], *, padding: int = 0) -> tuple[bytes, int]:
+def header_bytes(
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]], *, padding: int = 0
+) -> tuple[bytes, int]:
     """The start of a file with these tensors, and the bytes of tensors that follow it."""
     rows: dict[str, object] = {"__metadata__": {"format": "pt"}}
     place = 0

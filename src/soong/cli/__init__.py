@@ -9,6 +9,9 @@ from __future__ import annotations
 
 def main() -> None:
     """Run soong with the process's own arguments and end the process with its exit code."""
+    import gc
+
+    gc.disable()  # a command lives for a tenth of a second; `plan --batch` switches it on again
     from soong.cli.app import run
 
     run()

@@ -229,7 +229,7 @@ def _models() -> tuple[Any, ...]:
 
 def _report(row: dict[str, Any], estimate: RuleOfThumb, *, out: Output) -> None:
     """The specification's three lines, and the exact figures where the files were read."""
-    from soong.plan.listing import minimum_label_gb
+    from soong.plan.describing import minimum_label_gb
 
     minimum = minimum_label_gb(estimate.with_headroom_gb)
     lines = [

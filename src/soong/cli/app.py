@@ -80,9 +80,9 @@ def unknown_command(word: str, known: Sequence[str] | dict[str, Any], parent: st
 def _print_version(ctx: click.Context, _: click.Parameter, value: object) -> None:
     if not value:
         return
-    from importlib.metadata import version
+    from soong import __version__
 
-    click.echo(f"soong {version('soong')}")
+    click.echo(f"soong {__version__}")
     ctx.exit()
 
 

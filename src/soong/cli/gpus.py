@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from soong import units
-from soong.cli import output
+from soong.cli import output, text
 from soong.gpus.catalogue import all_gpus, find_gpu
 from soong.offers.snapshot import packaged_offers
 
@@ -50,7 +50,7 @@ def _list(out: output.Output) -> None:
     out.answer(
         data=lambda: gpus,
         ids=[gpu.id for gpu in gpus],
-        human=lambda: output.table(
+        human=lambda: text.table(
             ["ID", "GPU", "Memory", "Bandwidth", "Computes", "Per GPU-hour from"],
             [
                 [

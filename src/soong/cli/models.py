@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from soong import units
-from soong.cli import output
+from soong.cli import output, text
 from soong.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def _list(out: output.Output, task: str | None, search: str | None, fits: str | 
     out.answer(
         data=lambda: rows,
         ids=[row.id for row in rows],
-        human=lambda: output.table(
+        human=lambda: text.table(
             ["ID", "Params", "Quant", "VRAM", "Min GPU", "$/hour"],
             [_row(row) for row in rows],
             title="Available Models",
@@ -112,7 +112,7 @@ def _row(row: ListedModel) -> list[str]:
 def info(model: str, out: output.Output) -> None:
     """Everything known of MODEL: paths, memory by rule of thumb and exactly, the GPU to rent, what it is good for."""
     from soong.cli.views import model as view
-    from soong.plan.listing import describe
+    from soong.plan.describing import describe
 
     described = describe(model)
     out.answer(
@@ -131,7 +131,7 @@ def info(model: str, out: output.Output) -> None:
 def compare(models: tuple[str, ...], out: output.Output) -> None:
     """MODELS side by side: what each is best for, its memory, GPU and price; the built-in comparison without names."""
     from soong.cli.views import model as view
-    from soong.plan.listing import COMPARED_BY_DEFAULT, describe
+    from soong.plan.describing import COMPARED_BY_DEFAULT, describe
 
     described = [describe(model) for model in models or COMPARED_BY_DEFAULT]
     out.answer(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from soong import units
-from soong.cli import output
+from soong.cli import output, text
 from soong.errors import NothingFitsError
 from soong.gpus.catalogue import find_gpu
 from soong.offers.snapshot import packaged_offers
@@ -36,7 +36,7 @@ def command(gpu: str | None, cloud: str | None, max_price: str | None, out: outp
     out.answer(
         data=lambda: offers,
         ids=[offer.instance_type for offer in offers],
-        human=lambda: output.table(
+        human=lambda: text.table(
             ["Cloud", "Type", "GPUs", "GPU", "$/hour", "$/GPU-hour", "Price as of"],
             [_row(offer) for offer in offers],
             title="Offers",

@@ -14,9 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from rich.console import Console, RenderableType
+    from collections.abc import Callable, Iterable
 
     from soong.errors import SoongError
 
@@ -59,7 +57,7 @@ class Output:
         return not (self.no_input or self.as_json) and sys.stdin.isatty() and sys.stderr.isatty()
 
     def answer(
-        self, *, data: Callable[[], Any], ids: Iterable[str], human: Callable[[], RenderableType | str]
+        self, *, data: Callable[[], Any], ids: Iterable[str], human: Callable[[], str]
     ) -> None:
         """The answer in the mode that was asked for; only that one is computed.
 
@@ -96,41 +94,17 @@ class Output:
         if not self.quiet:
             sys.stderr.write(f"warning: {text}\n")
 
-    def _print(self, content: RenderableType | str) -> None:
-        if isinstance(content, str):
-            sys.stdout.write(content if content.endswith("\n") else f"{content}\n")
-        else:
-            self.console().print(content)
+    def _print(self, text: str) -> None:
+        line = text if text.endswith("\n") else f"{text}\n"
+        click.echo(line, nl=False, color=self._colored())
 
-    def console(self) -> Console:
-        """A rich console on stdout that obeys the colour choice."""
-        from rich.console import Console
-
-        force = {"always": True, "never": False}.get(self.color)
-        width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL
-        no_color = self.color == "never" or (self.color == "auto" and bool(os.environ.get("NO_COLOR")))
-        return Console(
-            force_terminal=force, no_color=no_color or None, width=width, highlight=False, emoji=False
-        )
-
-
-WIDTH_WITHOUT_TERMINAL = 120
-"""Columns when nobody's terminal says how many: wide enough for every table to keep its columns."""
-
-
-def table(
-    columns: Sequence[str], rows: Iterable[Sequence[str]], *, title: str = "", right: Sequence[int] = ()
-) -> RenderableType:
-    """A table; `right` names the columns of numbers."""
-    from rich import box
-    from rich.table import Table
-
-    view = Table(title=title or None, box=box.SQUARE, title_style="bold", header_style="bold")
-    for index, column in enumerate(columns):
-        view.add_column(column, justify="right" if index in right else "left", overflow="fold")
-    for row in rows:
-        view.add_row(*row)
-    return view
+    def _colored(self) -> bool | None:
+        """True and false decide; None leaves it to whether stdout is a terminal."""
+        if self.color != "auto":
+            return self.color == "always"
+        if os.environ.get("NO_COLOR"):
+            return False
+        return True if os.environ.get("FORCE_COLOR") else None
 
 
 class ErrorPrinter:

@@ -79,8 +79,11 @@ def command(
 
 
 def _batch(file: str, options: dict[str, Any], *, allow_network: bool) -> int:
+    import gc
+
     from soong.plan.batch import answer_lines
 
+    gc.enable()
     defaults = {key: value for key, value in options.items() if value is not None}
     for answer in answer_lines(_lines(file), defaults=defaults, allow_network=allow_network):
         sys.stdout.buffer.write(answer)

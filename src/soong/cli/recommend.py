@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from soong import units
-from soong.cli import output, prompts
+from soong.cli import output, prompts, text
 from soong.errors import NothingFitsError, UsageError
 
 if TYPE_CHECKING:
@@ -61,14 +61,11 @@ def command(
     out.answer(data=lambda: found, ids=[one.model for one in found], human=lambda: _page(task, found))
 
 
-def _page(task: str, found: tuple[Recommendation, ...]) -> output.RenderableType:
-    from rich.console import Group
-
+def _page(task: str, found: tuple[Recommendation, ...]) -> str:
     best = found[0]
     rows = [
         [
-            "[bold green]▶[/]" if one is best else "",
-            one.model,
+            f"▶ {one.model}" if one is best else f"  {one.model}",
             one.machine,
             f"{one.usd_per_hour:.2f}",
             f"{one.context_tokens:,}",
@@ -76,9 +73,11 @@ def _page(task: str, found: tuple[Recommendation, ...]) -> output.RenderableType
         ]
         for one in found
     ]
-    return Group(
-        f"For {task}: [bold]{best.model}[/] on {best.machine}, "
-        f"${best.usd_per_hour:.2f}/hour on {best.cloud} (price of {best.price_as_of})",
-        output.table(["", "Model", "GPU", "$/hour", "Context", "Why"], rows, right=(3, 4)),
-        f"Next: soong plan {best.model} --context {best.context_tokens}",
+    return "\n".join(
+        (
+            f"For {task}: {text.style(best.model, 'bold')} on {best.machine}, "
+            f"${best.usd_per_hour:.2f}/hour on {best.cloud} (price of {best.price_as_of})",
+            text.table(["Model", "GPU", "$/hour", "Context", "Why"], rows, right=(2, 3)),
+            f"Next: soong plan {best.model} --context {best.context_tokens}",
+        )
     )

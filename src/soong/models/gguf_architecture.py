@@ -9,7 +9,7 @@ the tensors they have, so that a model type that nobody has heard of is still co
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from soong.errors import ConfigError
 from soong.models.architecture import (
@@ -102,13 +102,15 @@ def read_quantization(file: GgufFile) -> Quantization:
             modules.setdefault(tensor.type, []).append(_module(tensor.name))
     packed_bytes = {name: size for name, size in file.bytes_by_type.items() if name in modules}
     default = max(packed_bytes, key=lambda name: packed_bytes[name], default=None)
-    rules = tuple(Rule(Names(names), _format(kind)) for kind, names in modules.items() if kind != default)
+    rules = [Rule(Names(names), _format(kind)) for kind, names in modules.items() if kind != default]
+    plain = [_module(tensor.name) for tensor in file.tensors if tensor.type in PLAIN_TYPES]
+    rules.append(Rule(Names(name for name in plain if _purpose(name)[0] == "embedding"), None))
     return Quantization(
         method="gguf",
         label=file.label,
         dtype=_plain_dtype(file),
         default=_format(default) if default else None,
-        rules=rules,
+        rules=tuple(rules),
         covers_towers=True,
         covers_head=True,
         covers_embedding=True,
@@ -147,26 +149,27 @@ def _weights(tensors: Sequence[GgufTensor], config: Config) -> tuple[Weight, ...
         key = (_module(template), tensor.shape, PLAIN_TYPES.get(tensor.type, ""))
         groups.setdefault(key, []).extend([int(found[1])] if found else [])
     served_layers = config.layers("block_count") - config.integer("nextn_predict_layers", default=0)
-    per_token = config.integer("expert_used_count", default=0)
+    sizes = _Sizes(
+        served_layers=served_layers,
+        experts_per_token=config.integer("expert_used_count", default=0),
+        kv_heads=max(_kv_heads(config, config.layers("block_count")), default=0),
+    )
     return tuple(
-        _weight(path, shape, dtype, layers=tuple(numbers), per_token=per_token, served_layers=served_layers)
-        for (path, shape, dtype), numbers in groups.items()
+        _weight(path, shape, dtype, tuple(numbers), sizes) for (path, shape, dtype), numbers in groups.items()
     )
 
 
-def _weight(
-    path: str,
-    shape: tuple[int, ...],
-    dtype: str,
-    *,
-    layers: tuple[int, ...],
-    per_token: int,
-    served_layers: int,
-) -> Weight:
+class _Sizes(NamedTuple):
+    served_layers: int
+    experts_per_token: int
+    kv_heads: int
+
+
+def _weight(path: str, shape: tuple[int, ...], dtype: str, layers: tuple[int, ...], sizes: _Sizes) -> Weight:
     part, shard = _purpose(path)
     copies, active = 1, None
     if part == "experts" and "_exps" in path and len(shape) >= 2:
-        copies, shape, active = shape[0], shape[1:], per_token or None
+        copies, shape, active = shape[0], shape[1:], sizes.experts_per_token or None
     return Weight(
         path=path,
         shape=shape,
@@ -175,9 +178,10 @@ def _weight(
         layers=layers,
         copies=copies,
         active_copies=active,
+        heads=sizes.kv_heads if shard == "kv" else 0,
         dtype=dtype,
         linear=not dtype and part != "embedding",
-        served=not layers or layers[0] < served_layers,
+        served=not layers or layers[0] < sizes.served_layers,
     )
 
 

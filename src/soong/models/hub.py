@@ -47,8 +47,8 @@ class Limits(NamedTuple):
 
     connect_seconds: float = 5.0
     read_seconds: float = 10.0
-    total_seconds: float = 60.0
-    attempts: int = 4
+    total_seconds: float = 40.0
+    attempts: int = 3
     workers: int = 8
     first_wait_seconds: float = 0.2
     longest_wait_seconds: float = 5.0
@@ -102,7 +102,7 @@ def read_repository(
             f"{name} is not on this machine, and HF_HUB_OFFLINE forbids asking Hugging Face",
             hints=("HF_HUB_OFFLINE=0 in front of the same command",),
         )
-    limits = limits or Limits()
+    limits = limits or Limits(read_seconds=settings.read_seconds)
     visit = _Visit(name, revision, settings, limits)
     try:
         return visit.read(progress)

@@ -16,6 +16,9 @@ from soong.errors import CredentialError, UsageError
 
 DEFAULT_ENDPOINT = "https://huggingface.co"
 
+DEFAULT_READ_SECONDS = 10.0
+"""huggingface_hub's own wait for the next bytes: `constants.py` DEFAULT_DOWNLOAD_TIMEOUT."""
+
 _TRUE = frozenset({"1", "on", "yes", "true"})
 _NAME = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,199}")
@@ -40,13 +43,15 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True):
     cache: Path
     offline: bool
     token: str | None = None
+    read_seconds: float = DEFAULT_READ_SECONDS
 
     def __repr__(self) -> str:
         return f"HubSettings(endpoint={self.endpoint!r}, cache={str(self.cache)!r}, offline={self.offline})"
 
 
 def settings_from_environment() -> HubSettings:
-    """What HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_CACHE and HF_HUB_OFFLINE say.
+    """What HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE and
+    HF_HUB_DOWNLOAD_TIMEOUT say.
 
     Raises:
         UsageError: HF_ENDPOINT is not an address.
@@ -59,6 +64,7 @@ def settings_from_environment() -> HubSettings:
         cache=_expanded(cache) if cache else home / "hub",
         offline=any(_is_true(name) for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")),
         token=None if _is_true("HF_HUB_DISABLE_IMPLICIT_TOKEN") else _token(home),
+        read_seconds=_read_seconds(),
     )
 
 
@@ -114,6 +120,14 @@ def _endpoint() -> str:
             hints=("unset HF_ENDPOINT",),
         )
     return endpoint
+
+
+def _read_seconds() -> float:
+    try:
+        seconds = float(os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT") or DEFAULT_READ_SECONDS)
+    except ValueError:
+        return DEFAULT_READ_SECONDS
+    return seconds if 0 < seconds <= 3600 else DEFAULT_READ_SECONDS  # noqa: SIM300 - also refuses NaN
 
 
 def _home() -> Path:

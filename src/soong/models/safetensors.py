@@ -172,7 +172,7 @@ def parameter_count(tensors: Iterable[TensorInfo], quantization: Quantization) -
 
 def _packed_bits(quantization: Quantization) -> float:
     forms = (quantization.default, *quantization.formats)
-    return next((form.bits for form in forms if form is not None and form.bits < 8), 0.0)
+    return min((form.bits for form in forms if form is not None and form.bits <= 8), default=0.0)
 
 
 def _is_beside(name: str, method: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from soong.models.advice import recommend as advise
-from soong.plan.listing import machine_name
+from soong.plan.describing import machine_name
 from soong.plan.planner import make_plan
 from soong.plan.request import Request
 

@@ -1,33 +1,30 @@
-"""The catalogue as a person meets it: each model with its exact memory, its cheapest GPU and its texts."""
+"""The list that `soong models` shows.
+
+A plan for each of more than a hundred models takes longer than a list may, and for the packaged tables the answer is
+always the same: it is packaged too, `data/compiled/listing.json`, and a test proves it current. Models of the user's
+own are planned when asked; with prices or GPUs of the user's own, all are. `python -m soong.plan.listing` writes it.
+"""
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from soong.errors import NotFoundError
-from soong.gpus.catalogue import all_gpus
-from soong.memory.rule_of_thumb import HEADROOM_FACTOR
-from soong.models.catalogue import all_models, find_model, for_task
+from soong import tables
+from soong.gpus.gpu import Gpu
+from soong.models.catalogue import all_models, for_task
 from soong.models.catalogue import search as search_models
-from soong.plan.planner import make_plan
-from soong.plan.request import Request
+from soong.models.model import Model
+from soong.offers.offer import Offer
 
 if TYPE_CHECKING:
-    from soong.models.model import Model
-    from soong.plan.plan import Candidate, Plan
+    from collections.abc import Iterable
 
-COMPARED_BY_DEFAULT = (
-    "deepseek-r1-70b",
-    "qwen2.5-coder-32b",
-    "qwen2.5-coder-32b-int4",
-    "llama-3.1-70b",
-    "llama-3.1-8b",
-)
-"""The five models that the specification's page compares."""
-
-GB = 10**9
+SUBJECT = "listing"
+HEADROOM_FACTOR = 1.1
+"""`estimated × 1.1 ≤ gpu memory`: the specification's rule, as in `soong.memory.rule_of_thumb`."""
 
 
 class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,13 +49,6 @@ class ListedModel(msgspec.Struct, frozen=True, kw_only=True):
     custom: bool
 
 
-class Described(msgspec.Struct, frozen=True):
-    """A model with its plan; `model` is None for one that is not in the catalogue."""
-
-    model: Model | None
-    plan: Plan
-
-
 def list_models(
     *, task: str | None = None, search: str | None = None, most_bytes: int | None = None
 ) -> tuple[ListedModel, ...]:
@@ -69,73 +59,58 @@ def list_models(
         most_bytes: only models that one GPU of this size holds with the headroom.
 
     Raises:
-        NotFoundError: no such task.
+        NotFoundError: no such task. ConfigError: a table of the user's cannot be read.
     """
-    models = search_models(search) if search else all_models()
-    if task is not None:
-        models = for_task(task, models)
-    rows = [listed(model) for model in models]
+    rows: Iterable[ListedModel] = _all_rows()
+    if search or task:
+        models = search_models(search) if search else all_models()
+        wanted = {model.id for model in (for_task(task, models) if task else models)}
+        rows = [row for row in rows if row.id in wanted]
     if most_bytes is not None:
         rows = [row for row in rows if row.vram_bytes * HEADROOM_FACTOR <= most_bytes]
     return tuple(sorted(rows, key=lambda row: (row.vram_bytes, row.id)))
 
 
-def listed(model: Model) -> ListedModel:
-    """The row of one model."""
-    plan = make_plan(Request(model=model.id), allow_network=False, first_fit_only=True)
-    chosen = plan.chosen
-    shown = chosen or _nearest(plan)
-    offer = chosen.offer if chosen else None
-    return ListedModel(
-        id=model.id,
-        name=model.name,
-        parameters=model.parameters,
-        quantization=plan.model.quantization_label,
-        context_tokens=plan.workload.context_tokens,
-        vram_bytes=total_need_bytes(plan, shown),
-        basis=plan.model.weights_basis,
-        min_gpu=machine_name(chosen) if chosen else None,
-        instance_type=offer.instance_type if offer else None,
-        usd_per_hour=offer.usd_per_hour if offer else None,
-        price_as_of=offer.as_of if offer else None,
-        custom=model.custom,
-    )
+def _all_rows() -> tuple[ListedModel, ...]:
+    if tables.user_rows("gpus", Gpu) or tables.user_rows("prices", Offer):
+        return planned_rows(all_models())
+    packaged = tables.packaged_document(SUBJECT, tuple[ListedModel, ...])
+    if not tables.user_rows("models", Model):
+        return packaged
+    own = planned_rows(model for model in all_models() if model.custom)
+    replaced = {row.id for row in own}
+    return (*(row for row in packaged if row.id not in replaced), *own)
 
 
-def _nearest(plan: Plan) -> Candidate | None:
-    """The candidate that comes nearest to holding a model that nothing holds: the one with most memory."""
-    return max(
-        plan.candidates, key=lambda candidate: candidate.gpu.memory_bytes * candidate.gpu_count, default=None
-    )
+def planned_rows(models: Iterable[Model]) -> tuple[ListedModel, ...]:
+    """The rows of these models, each planned now."""
+    from soong.plan.describing import listed
+
+    return tuple(listed(model) for model in models)
 
 
-def total_need_bytes(plan: Plan, candidate: Candidate | None) -> int:
-    """What the workload needs on all GPUs together; by the rule of thumb where the architecture is not known."""
-    if candidate is None or candidate.footprint is None:
-        return round(plan.rule_of_thumb.total_gb * GB)
-    return candidate.footprint.need_bytes * candidate.tensor_parallel * plan.request.pipeline_parallel
+def compile_listing() -> bytes:
+    """The list of the packaged tables, as the packaged file holds it."""
+    rows = planned_rows(tables.packaged("models", Model))
+    return b"[\n" + b",\n".join(msgspec.json.encode(row) for row in rows) + b"\n]\n"
 
 
-def machine_name(candidate: Candidate) -> str:
-    """`1x A6000 (48 GB)`: as the list and the page say it."""
-    return f"{candidate.gpu_count}x {candidate.gpu.name} ({candidate.gpu.label_gb} GB)"
+def main(words: list[str]) -> int:
+    """Write the packaged list, or with `--check` only say whether it is current."""
+    path = tables.compiled_path(SUBJECT)
+    fresh = compile_listing()
+    if "--check" in words:
+        with open(path, "rb") as file:  # noqa: PTH123 - a sibling of the tables, which avoid pathlib
+            current = file.read() == fresh
+        sys.stdout.write("listing: current\n" if current else "listing: stale; run `make tables`\n")
+        return 0 if current else 1
+    with open(path, "wb") as file:  # noqa: PTH123
+        file.write(fresh)
+    sys.stdout.write("compiled: listing\n")
+    return 0
 
 
-def describe(word: str) -> Described:
-    """A model of the catalogue or any other that `soong plan` takes, with its plan.
+if __name__ == "__main__":
+    from soong.plan import listing
 
-    Raises:
-        NotFoundError, RemoteError, CredentialError, ConfigError: as `soong.models.resolve.resolve`.
-    """
-    plan = make_plan(Request(model=word))
-    try:
-        model: Model | None = find_model(word)
-    except NotFoundError:
-        model = None
-    return Described(model, plan)
-
-
-def minimum_label_gb(with_headroom_gb: float) -> int | None:
-    """The smallest memory size, in the shops' gigabytes, of any known GPU that holds a rule-of-thumb need."""
-    sizes = sorted({gpu.label_gb for gpu in all_gpus()})
-    return next((size for size in sizes if with_headroom_gb <= size), None)
+    sys.exit(listing.main(sys.argv[1:]))

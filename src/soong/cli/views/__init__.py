@@ -1,1 +1,1 @@
-"""How values look to a person: plain functions from a value to text or a rich renderable."""
+"""How values look to a person: plain functions from a value to text."""

@@ -5,16 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from soong import units
-from soong.cli.output import table
+from soong.cli.text import heading, table
 from soong.cli.views.plan import price
-from soong.plan.listing import machine_name, total_need_bytes
+from soong.plan.describing import machine_name, total_need_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rich.console import Group, RenderableType
-
-    from soong.plan.listing import Described
+    from soong.plan.describing import Described
     from soong.plan.plan import Candidate
 
 GIB = 1 << 30
@@ -27,24 +25,17 @@ def document(described: Described) -> dict[str, Any]:
     return {"model": described.model, "plan": plan_document(described.plan)}
 
 
-def details(described: Described) -> Group:
+def details(described: Described) -> str:
     """Every section of the specification's page: paths, size, memory two ways, GPU, price, texts."""
-    from rich import box
-    from rich.console import Group
-    from rich.panel import Panel
-
     model = described.model
     title = model.name if model else described.plan.model.id
-    parts: list[RenderableType] = [
-        Panel(f"[bold]{title}[/]", box=box.SQUARE, expand=False, padding=(0, 6)),
-        "",
-    ]
+    parts = [heading(title), ""]
     parts += [*_facts(described), "", "VRAM Breakdown:", _breakdown(described), *_basis_notes(described), ""]
     parts += _recommended(described)
     if model is not None:
         parts += _texts("Good for", model.good_for) + _texts("Not good for", model.not_good_for)
         parts += [f"\nNotes: {model.notes}"] if model.notes else []
-    return Group(*parts)
+    return "\n".join(parts)
 
 
 def _facts(described: Described) -> list[str]:
@@ -84,7 +75,7 @@ def _shown(described: Described) -> Candidate | None:
     return plan.chosen or starting or (plan.candidates[-1] if plan.candidates else None)
 
 
-def _breakdown(described: Described) -> RenderableType:
+def _breakdown(described: Described) -> str:
     """The rule of thumb (decimal GB) beside the exact plan (GiB, all GPUs together)."""
     rule = described.plan.rule_of_thumb
     exact = _exact_parts(described)
@@ -143,7 +134,7 @@ def _texts(title: str, texts: Iterable[str]) -> list[str]:
     return [f"\n{title}:", *lines] if lines else []
 
 
-def comparison(described: list[Described]) -> RenderableType:
+def comparison(described: list[Described]) -> str:
     """Models side by side, one column each."""
     rows = [
         ("Best for", *(one.model.best_for if one.model else "" for one in described)),

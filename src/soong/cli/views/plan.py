@@ -6,13 +6,10 @@ import shlex
 from typing import TYPE_CHECKING
 
 from soong import units
-from soong.cli.output import table
+from soong.cli.text import style, table
 from soong.cli.views.bar import Slice, cells, legend
 
 if TYPE_CHECKING:
-    from rich.console import Group, RenderableType
-    from rich.text import Text
-
     from soong.memory.footprint import Footprint
     from soong.plan.plan import Candidate, Plan
 
@@ -30,42 +27,40 @@ def row_id(candidate: Candidate) -> str:
     return candidate.offer.instance_type if candidate.offer else f"{candidate.gpu_count}x {candidate.gpu.id}"
 
 
-def screen(plan: Plan) -> Group:
+def screen(plan: Plan) -> str:
     """The plan on one screen."""
-    from rich.console import Group
-
     shown = plan.chosen or _nearest(plan)
-    parts: list[RenderableType] = [headline(plan), ""]
+    parts = [headline(plan), ""]
     if shown is not None:
         parts += [*_memory(shown), ""]
-    parts.append(candidates_table(plan))
-    parts += [line for line in (_left_out(plan), *_closing(plan, shown)) if line]
-    return Group(*parts)
+    parts += [candidates_table(plan), *_why_not(plan), *_left_out(plan), *_closing(plan, shown)]
+    return "\n".join(parts)
 
 
-def headline(plan: Plan) -> Text:
-    """Model, size, format and workload in one or two lines."""
-    from rich.text import Text
-
+def headline(plan: Plan) -> str:
+    """Model, size, format and workload in two lines, and a warning where the context is beyond the model's."""
     model, workload = plan.model, plan.workload
-    active = ""
-    if model.active_parameters and model.parameters and model.active_parameters < 0.95 * model.parameters:
-        active = f" ({units.format_count(model.active_parameters)} active)"
     size = units.format_count(model.parameters) if model.parameters else "size unknown"
-    text = Text(model.id, style="bold")
-    text.append(f"  {size}{active}, {model.quantization_label}", style="not bold")
-    if model.weights_bytes:
-        text.append(f", {units.format_gib(model.weights_bytes)} of weights", style="not bold")
+    if model.active_parameters and model.active_parameters < MOSTLY_ACTIVE * model.parameters:
+        size += f" ({units.format_count(model.active_parameters)} active)"
+    weights = f", {units.format_gib(model.weights_bytes)} of weights" if model.weights_bytes else ""
     many = f"{workload.sequences} sequences" if workload.sequences > 1 else "one sequence"
-    text.append(
-        f"\n{workload.context_tokens:,} tokens of context, {many}, {plan.settings.name} {plan.settings.version}; "
-        f"{BASIS[model.weights_basis]}",
-        style="not bold dim",
-    )
+    lines = [
+        f"{style(model.id, 'bold')}  {size}, {model.quantization_label}{weights}",
+        style(
+            f"{workload.context_tokens:,} tokens of context, {many}, {plan.settings.name} {plan.settings.version}; "
+            f"{BASIS[model.weights_basis]}",
+            "dim",
+        ),
+    ]
     limit = model.context_limit_tokens
     if limit and workload.context_tokens > limit:
-        text.append(f"\nwarning: the model's own limit is {limit:,} tokens", style="yellow")
-    return text
+        lines.append(style(f"warning: the model's own limit is {limit:,} tokens", "yellow"))
+    return "\n".join(lines)
+
+
+MOSTLY_ACTIVE = 0.95
+"""Below this share of active parameters a model is a mixture of experts to a person."""
 
 
 def _nearest(plan: Plan) -> Candidate | None:
@@ -84,7 +79,7 @@ def _spare_bytes(footprint: Footprint) -> int:
     return footprint.total_bytes - footprint.need_bytes
 
 
-def _memory(candidate: Candidate) -> list[RenderableType]:
+def _memory(candidate: Candidate) -> list[str]:
     if candidate.footprint is None:
         return []
     footprint = candidate.footprint
@@ -107,52 +102,58 @@ def slices(footprint: Footprint) -> list[Slice]:
     ]
 
 
-def bar(footprint: Footprint) -> Text:
+def bar(footprint: Footprint) -> str:
     """The bar, to scale; where the need is larger than the GPU, the scale is the need and `┃` marks the GPU's end."""
-    from rich.text import Text
-
     parts = slices(footprint)
     need = sum(part.size_bytes for part in parts)
     scale = max(need, footprint.total_bytes)
-    text = Text("▕")
-    for part, count in zip(parts, cells([part.size_bytes for part in parts], scale, BAR_WIDTH), strict=True):
-        text.append(part.mark * count, style=part.style)
-    text.append("▏")
+    counts = cells([part.size_bytes for part in parts], scale, BAR_WIDTH)
+    drawn = (style(part.mark * count, part.style) for part, count in zip(parts, counts, strict=True))
+    line = f"▕{''.join(drawn)}▏"
     if need > footprint.total_bytes:
         end = round(BAR_WIDTH * footprint.total_bytes / scale)
-        text.append("\n" + " " * end + " ┃ the GPU ends here", style="red")
-    return text
+        line += "\n" + " " * end + style(" ┃ the GPU ends here", "red")
+    return line
 
 
-def candidates_table(plan: Plan) -> RenderableType:
+def candidates_table(plan: Plan) -> str:
     """Every machine that was considered, cheapest first; the recommended row is marked."""
     rows = [_row(candidate, marked=index == plan.choice) for index, candidate in enumerate(plan.candidates)]
-    columns = ["", "Type", "GPUs", "$/hour", "Verdict", "Needs/GPU", "Max context", "Sequences", "Note"]
-    return table(columns, rows, right=(3, 5, 6, 7))
+    columns = ["Type", "GPU", "$/hour", "Verdict", "Need/GPU", "Context", "Seqs"]
+    return table(columns, rows, right=(2, 4, 5, 6))
 
 
 def _row(candidate: Candidate, *, marked: bool) -> list[str]:
     footprint, offer = candidate.footprint, candidate.offer
-    style = STYLES[candidate.verdict]
-    runs = footprint is not None and candidate.starts
+    runs = candidate.starts
+    name = row_id(candidate)
+    longest = footprint.max_context_tokens if footprint else None
+    many = footprint.max_sequences if footprint else None
     return [
-        "[bold green]▶[/]" if marked else "",
-        f"[bold]{row_id(candidate)}[/]" if marked else row_id(candidate),
+        style(f"▶ {name}", "bold") if marked else f"  {name}",
         f"{candidate.gpu_count}x {candidate.gpu.name}",
         f"{offer.usd_per_hour:.2f}" if offer else "no price",
-        f"[{style}]{candidate.verdict}[/]",
+        style(candidate.verdict, STYLES[candidate.verdict]),
         units.format_gib(footprint.need_bytes) if footprint else "",
-        f"{footprint.max_context_tokens:,}" if runs and footprint and footprint.max_context_tokens else "",
-        f"{footprint.max_sequences:,}" if runs and footprint and footprint.max_sequences is not None else "",
-        "; ".join(candidate.reasons),
+        f"{longest:,}" if runs and longest else "",
+        f"{many:,}" if runs and many is not None else "",
     ]
 
 
-def _left_out(plan: Plan) -> str:
+def _why_not(plan: Plan) -> list[str]:
+    """The reasons beside the verdicts, each once, with the machines it holds for."""
+    by_reason: dict[str, list[str]] = {}
+    for candidate in plan.candidates:
+        for reason in candidate.reasons:
+            by_reason.setdefault(reason, []).append(row_id(candidate))
+    return [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
+
+
+def _left_out(plan: Plan) -> list[str]:
     by_reason: dict[str, list[str]] = {}
     for left in plan.left_out:
         by_reason.setdefault(left.reason, []).append(left.gpu)
-    return "\n".join(f"Left out, {reason}: {', '.join(gpus)}" for reason, gpus in by_reason.items())
+    return [style(f"Left out, {reason}: {', '.join(gpus)}", "dim") for reason, gpus in by_reason.items()]
 
 
 def _closing(plan: Plan, shown: Candidate | None) -> list[str]:

@@ -157,15 +157,16 @@ def assemble(
     """
     base, build = decoder.base, decoder.build
     root = f"{decoder.root}." if decoder.root else ""
+    embedding_size = decoder.config.integer("word_embed_proj_dim", default=base.hidden_size)
     weights = (
-        _parts.embedding(root + build.embed, base.vocab_size, base.hidden_size),
+        _parts.embedding(root + build.embed, base.vocab_size, embedding_size),
         *(attention_weights(decoder, decoder.heads, decoder.layers) if attention is None else attention),
         *(mlp_weights(decoder, base.intermediate_size, decoder.layers) if feed_forward is None else feed_forward),
         *norm_weights(decoder, decoder.layers),
         *(_parts.norm(root + build.final_norm, base.hidden_size, bias=build.norm_bias) if build.final_norm else ()),
         *_parts.lm_head(
             base.vocab_size,
-            base.hidden_size,
+            embedding_size,
             tied=base.tied or not HEADLESS.isdisjoint(decoder.config.texts("architectures")),
             bias=is_on(decoder.config, build.head_bias),
             path=build.head,

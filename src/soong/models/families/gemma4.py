@@ -83,8 +83,11 @@ def _shared_layers(decoder: Decoder) -> int:
 def _kinds(decoder: Decoder, windows: tuple[int, ...], first_shared: int) -> list[_Kind]:
     config, own = decoder.config, decoder.heads
     reused = config.flag("attention_k_eq_v")
-    global_kv = config.integer("num_global_key_value_heads", default=own.kv, least=1) if reused else own.kv
-    global_size = config.integer("global_head_dim", default=own.size, least=1)
+    last = _saved_layer(config, len(windows) - 1)
+    global_kv = last.integer("num_key_value_heads", default=own.kv, least=1)
+    if reused:
+        global_kv = config.integer("num_global_key_value_heads", default=global_kv, least=1)
+    global_size = last.integer("head_dim", default=config.integer("global_head_dim", least=1), least=1)
     return [
         _Kind(
             hidden_size=own.hidden_size,
@@ -96,6 +99,15 @@ def _kinds(decoder: Decoder, windows: tuple[int, ...], first_shared: int) -> lis
         )
         for layer, window in enumerate(windows)
     ]
+
+
+def _saved_layer(config: Config, layer: int) -> Config:
+    """What a config saved by transformers 5 says of one layer; the keys are padded with zeros."""
+    layers = config.section("per_layer_config")
+    for key in (str(layer), f"{layer:02}", f"{layer:03}"):
+        if key in layers:
+            return layers.section(key)
+    return layers.section(str(layer))
 
 
 def _attention(decoder: Decoder, kinds: list[_Kind]) -> list[Weight]:

@@ -28,6 +28,7 @@ STEP_MIX = Mix(
     count=("moe_num_experts", "n_routed_experts", "num_experts", "num_local_experts"),
     per_token=("moe_top_k", "num_experts_per_tok"),
     correction="router_bias",
+    precise=True,
 )
 
 STEP_FIRST_SPARSE = 3

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from soong.models.config_json import Config
 
 BUILD = Build(out_bias=False, defaults={"head_dim": 192, "num_key_value_heads": 4})
-MIX = Mix(correction="gate.e_score_correction_bias", count=("n_routed_experts",))
+MIX = Mix(correction="gate.e_score_correction_bias", count=("n_routed_experts",), precise=True)
 
 DRAFT_LAYERS = 3
 """vLLM 0.33 `config/speculative.py` _MIMO_V2_FLASH_NUM_MTP_LAYERS: the config is silent about them."""
@@ -31,8 +31,8 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     decoder = replace(decoder, heads=_heads(decoder, "", decoder.heads))
     sliding_heads = _heads(decoder, "swa_", decoder.heads)
     window = config.integer("sliding_window_size", "sliding_window", default=0)
-    sliding = _marked(decoder, "hybrid_layer_pattern", 1)
-    sparse = _marked(decoder, "moe_layer_freq", 1)
+    sliding = _marked(decoder, "hybrid_layer_pattern", "layer_types", "sliding_attention")
+    sparse = _marked(decoder, "moe_layer_freq", "mlp_layer_types", "sparse")
     full, dense = _others(decoder.layers, sliding), _others(decoder.layers, sparse)
     sizes = read_experts(config, MIX)
     drafts = tuple(range(config.integer("num_nextn_predict_layers", default=DRAFT_LAYERS) % (len(decoder.layers) + 1)))
@@ -70,12 +70,16 @@ def _heads(decoder: Decoder, kind: str, otherwise: Heads) -> Heads:
     )
 
 
-def _marked(decoder: Decoder, key: str, mark: int) -> Layers:
-    """The layers that a list of numbers marks."""
-    marks = decoder.config.integers(key)
-    if len(marks) < len(decoder.layers):
-        raise ConfigError(f"`{decoder.config.where(key)}` names {len(marks)} of {len(decoder.layers)} layers")
-    return tuple(layer for layer in decoder.layers if marks[layer] == mark)
+def _marked(decoder: Decoder, key: str, named_key: str, name: str) -> Layers:
+    """The layers that a list of ones and zeros marks, or that a list of kinds names."""
+    config, layers = decoder.config, decoder.layers
+    if key not in config and named_key in config:
+        kinds = _decoder.layer_kinds(config, named_key, len(layers))
+        return tuple(layer for layer, kind in enumerate(kinds) if kind == name)
+    marks = config.integers(key)
+    if len(marks) < len(layers):
+        raise ConfigError(f"`{config.where(key)}` names {len(marks)} of {len(layers)} layers")
+    return tuple(layer for layer in layers if marks[layer])
 
 
 def _others(layers: Layers, chosen: Layers) -> Layers:

@@ -8,13 +8,13 @@ from msgspec.structs import replace
 
 from soong.errors import ConfigError
 from soong.models.architecture import AttentionCache
+from soong.models.config_json import MOST_LAYERS, Config
 from soong.models.families import _decoder, _parts
 from soong.models.families._decoder import Build, Decoder, Layers
 from soong.models.families.moe import Mix, mixture_weights, read_experts
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture, Weight
-    from soong.models.config_json import Config
 
 BUILD = Build(
     qkv_bias=False, out_bias=False, head_norm="head", defaults={"head_dim": 128, "num_key_value_heads": 4}
@@ -25,6 +25,7 @@ MIX = Mix(
     width=("intermediate_size",),
     correction="e_score_correction_bias",
     shared_count="n_shared_experts",
+    precise=True,
 )
 
 
@@ -36,11 +37,11 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     """
     decoder = _decoder.open_decoder(config, BUILD, prefix)
     sizes = read_experts(config, MIX)
-    sparse = _marked(decoder, config, "moe_layer_freq")
+    sparse = _marked(decoder, config, "moe_layer_freq", "mlp_layer_types", "sparse")
     dense = tuple(layer for layer in decoder.layers if layer not in set(sparse))
     width = config.integer("dense_intermediate_size", default=decoder.base.intermediate_size)
-    indexer = config.section("sparse_attention_config")
-    indexed = _marked(decoder, indexer, "sparse_attention_freq") if indexer.values else ()
+    indexer = _indexer(config)
+    indexed = _marked(decoder, indexer, "sparse_attention_freq", "layer_types", "minimax_m3_sparse")
     caches = _decoder.window_caches(decoder)
     if indexed:
         size = indexer.integer("sparse_index_dim", least=1)
@@ -58,14 +59,25 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     )
 
 
-def _marked(decoder: Decoder, section: Config, key: str) -> Layers:
-    """The layers that a list of numbers marks; all of them where there is no list."""
+def _indexer(config: Config) -> Config:
+    """The indexer's section, or the same facts under the names that transformers 5 saves them with."""
+    if "sparse_attention_config" in config:
+        return config.section("sparse_attention_config")
+    names = {"sparse_num_index_heads": "index_n_heads", "sparse_index_dim": "index_head_dim"}
+    values = {name: config.values.get(saved) for name, saved in names.items()}
+    return Config({**values, "layer_types": config.values.get("layer_types", ["full_attention"] * MOST_LAYERS)})
+
+
+def _marked(decoder: Decoder, section: Config, key: str, named_key: str, name: str) -> Layers:
+    """The layers that a list of ones and zeros marks, or that a list of kinds names; all where neither is there."""
+    layers = decoder.layers
+    if key not in section and named_key in section:
+        kinds = _decoder.layer_kinds(section, named_key, len(layers))
+        return tuple(layer for layer, kind in enumerate(kinds) if kind == name)
     marks = section.integers(key)
-    if not marks:
-        return decoder.layers
-    if len(marks) < len(decoder.layers):
-        raise ConfigError(f"`{section.where(key)}` names {len(marks)} of {len(decoder.layers)} layers")
-    return tuple(layer for layer in decoder.layers if marks[layer])
+    if marks and len(marks) < len(layers):
+        raise ConfigError(f"`{section.where(key)}` names {len(marks)} of {len(layers)} layers")
+    return tuple(layer for layer in layers if marks[layer]) if marks else layers
 
 
 def _indexer_weights(decoder: Decoder, indexer: Config, layers: Layers) -> list[Weight]:

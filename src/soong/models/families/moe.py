@@ -38,6 +38,7 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
     shared_width: str = ""
     shared_count: str = ""
     shared_gate: bool = False
+    precise: bool = False
 
 
 class Experts(NamedTuple):
@@ -52,6 +53,7 @@ class Experts(NamedTuple):
 MIXTRAL_MIX = Mix(path="block_sparse_moe", names=("w1", "w3", "w2"), width=("intermediate_size",))
 QWEN2_MIX = Mix(shared="shared_expert", shared_width="shared_expert_intermediate_size", shared_gate=True)
 DEEPSEEK_MIX = Mix(correction="gate.e_score_correction_bias", shared_count="n_shared_experts")
+GLM_MIX = Mix(correction="gate.e_score_correction_bias", shared_count="n_shared_experts", precise=True)
 
 FAMILIES: dict[str, tuple[Build, Mix]] = {
     "mixtral": (
@@ -83,11 +85,12 @@ FAMILIES: dict[str, tuple[Build, Mix]] = {
             names=("w1", "w3", "w2"),
             width=("intermediate_size",),
             correction="e_score_correction_bias",
+            precise=True,
         ),
     ),
     "glm4_moe": (
         Build(out_bias=False, head_norm="head", head_norm_switch="use_qk_norm", defaults={"head_dim": 128}),
-        DEEPSEEK_MIX,
+        GLM_MIX,
     ),
     "dots1": (Build(head_norm="head", window_switch="use_sliding_window"), DEEPSEEK_MIX),
     "ernie4_5_moe": (
@@ -97,6 +100,7 @@ FAMILIES: dict[str, tuple[Build, Mix]] = {
             per_token=("moe_k",),
             correction="moe_statics.e_score_correction_bias",
             shared_count="moe_num_shared_experts",
+            precise=True,
         ),
     ),
     "hunyuan_v1_moe": (
@@ -170,8 +174,9 @@ def mixture_weights(decoder: Decoder, mix: Mix, sizes: Experts, layers: Layers, 
     if not layers:
         return []
     hidden_size, path = decoder.base.hidden_size, f"{body or decoder.body}.{mix.path}"
+    gate, shape, precise = f"{path}.{mix.gate}", (sizes.count, hidden_size), "float32" if mix.precise else ""
     weights = [
-        *_parts.router(f"{path}.{mix.gate}", sizes.count, hidden_size, layers=layers),
+        _parts.matrix(gate, shape, "router", layers=layers, dtype=precise),
         *_parts.experts(
             f"{path}.{mix.experts}",
             count=sizes.count,

@@ -1,0 +1,131 @@
+"""Tables and colour for a terminal.
+
+Written here because the libraries that do it cost more time to import (50 ms and above) than a whole command may take;
+see docs/speed.md. Cells may hold several lines and styled parts; widths count what a person sees.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+WIDTH_WITHOUT_TERMINAL = 120
+"""Columns when nobody's terminal says how many."""
+
+LEAST_COLUMN = 8
+"""No column is squeezed below this."""
+
+_STYLED = re.compile(r"\x1b\[[0-9;]*m")
+
+
+def style(text: str, name: str) -> str:
+    """`text` in one of the few styles that screens use: bold, dim, or a colour."""
+    if name in {"bold", "dim"}:
+        return click.style(text, bold=name == "bold" or None, dim=name == "dim" or None)
+    return click.style(text, fg=name)
+
+
+def width(text: str) -> int:
+    """The columns that a line takes on a terminal; wide characters take two, styles and combining marks none."""
+    plain = _STYLED.sub("", text)
+    if plain.isascii():
+        return len(plain)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(letter) else 2 if east_asian_width(letter) in "WF" else 1 for letter in plain)
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    title: str = "",
+    right: Collection[int] = (),
+    fit: int | None = None,
+) -> str:
+    """A boxed table.
+
+    Args:
+        columns: the heads. rows: as many cells each; a cell may hold several lines.
+        title: stands above, centred. right: the columns of numbers, which end at the right.
+        fit: the widest the table may be; the widest columns wrap to meet it. None: the terminal's width.
+    """
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(_widest(row[index]) for row in [columns, *cells]) for index in range(len(columns))]
+    widths = _squeezed(widths, (fit or screen_width()) - 3 * len(columns) - 1)
+    lines = [_rule("┌┬┐", widths), *_lines([style(name, "bold") for name in columns], widths, ()), _rule("├┼┤", widths)]
+    for row in cells:
+        lines += _lines(row, widths, right)
+    lines.append(_rule("└┴┘", widths))
+    if title:
+        lines.insert(0, " " * ((width(lines[0]) - width(title)) // 2) + style(title, "bold"))
+    return "\n".join(lines)
+
+
+def heading(text: str) -> str:
+    """A title in a box."""
+    inner = width(text) + 12
+    return f"┌{'─' * inner}┐\n│{' ' * 6}{style(text, 'bold')}{' ' * 6}│\n└{'─' * inner}┘"
+
+
+def screen_width() -> int:
+    """The columns of the terminal; `COLUMNS` and then a generous width where there is none."""
+    import os
+
+    if os.environ.get("COLUMNS", "").isdecimal():
+        return int(os.environ["COLUMNS"])
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns or WIDTH_WITHOUT_TERMINAL
+    except (OSError, ValueError):
+        return WIDTH_WITHOUT_TERMINAL
+
+
+def _widest(cell: str) -> int:
+    return max(map(width, cell.split("\n")))
+
+
+def _squeezed(widths: list[int], room: int) -> list[int]:
+    """Take columns from the widest until the table fits, or nothing more can be taken."""
+    widths = list(widths)
+    while sum(widths) > room and max(widths) > LEAST_COLUMN:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
+def _rule(corners: str, widths: Sequence[int]) -> str:
+    left, middle, right = corners
+    return left + middle.join("─" * (size + 2) for size in widths) + right
+
+
+def _lines(row: Sequence[str], widths: Sequence[int], right: Collection[int]) -> list[str]:
+    """One row as the lines it takes."""
+    wrapped = [_wrapped(cell, size) for cell, size in zip(row, widths, strict=True)]
+    height = max(map(len, wrapped))
+    lines = []
+    for place in range(height):
+        parts = [
+            _padded(cell[place] if place < len(cell) else "", size, at_right=index in right)
+            for index, (cell, size) in enumerate(zip(wrapped, widths, strict=True))
+        ]
+        lines.append("│ " + " │ ".join(parts) + " │")
+    return lines
+
+
+def _wrapped(cell: str, size: int) -> list[str]:
+    from textwrap import wrap
+
+    lines: list[str] = []
+    for line in cell.split("\n"):
+        lines += [line] if width(line) <= size else wrap(line, size, subsequent_indent="  " if line[:1] == "•" else "")
+    return lines
+
+
+def _padded(text: str, size: int, *, at_right: bool) -> str:
+    space = " " * (size - width(text))
+    return space + text if at_right else text + space
