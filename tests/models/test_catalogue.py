@@ -41,7 +41,7 @@ PUBLISHED = {
     "qwen2.5-coder-32b": 32_763_876_352,
     "qwen3-235b-a22b": 235_093_634_560,
     "qwen3.6-35b-a3b": 35_951_822_704,
-    "mistral-nemo-12b": 12_247_782_400,
+    "mistral-nemo": 12_247_782_400,
     "mixtral-8x7b": 46_702_792_704,
     "gemma-3-27b": 27_432_406_640,
     "glm-5": 753_864_139_008,
@@ -144,7 +144,7 @@ class TestRow:
 
     def test_stated_bytes_equal_those_of_the_checkpoint(self, model: Model) -> None:
         for row in model.formats:
-            if row.weights_bytes is not None:
+            if row.weights_bytes is not None and model.id not in HUB_FILE_SAVES_TIED_HEAD:
                 served = model.in_format(row).serving_config or {}
                 architecture = _architecture(model)
                 storage = read_quantization(Config(served), dtype=architecture.dtype)

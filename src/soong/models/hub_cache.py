@@ -50,8 +50,9 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def settings_from_environment() -> HubSettings:
-    """What HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE and
-    HF_HUB_DOWNLOAD_TIMEOUT say.
+    """What Hugging Face's own variables say.
+
+    HF_ENDPOINT, HF_TOKEN, HF_TOKEN_PATH, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE, HF_HUB_DOWNLOAD_TIMEOUT.
 
     Raises:
         UsageError: HF_ENDPOINT is not an address.
@@ -127,7 +128,7 @@ def _read_seconds() -> float:
         seconds = float(os.environ.get("HF_HUB_DOWNLOAD_TIMEOUT") or DEFAULT_READ_SECONDS)
     except ValueError:
         return DEFAULT_READ_SECONDS
-    return seconds if 0 < seconds <= 3600 else DEFAULT_READ_SECONDS  # noqa: SIM300 - also refuses NaN
+    return seconds if 0 < seconds <= 3600 else DEFAULT_READ_SECONDS
 
 
 def _home() -> Path:

@@ -1,8 +1,8 @@
 """Assemble a decoder from the few things in which families differ.
 
-Nearly every decoder is Llama with other names, some biases, norms in other places, or a window on some layers. A `Build`
-says just that; `assemble` reads the sizes from the config and lists the weights and caches. What a `Build` cannot say
-(experts, extra tables, draft layers) a family module adds with its own few lines.
+Nearly every decoder is Llama with other names, some biases, norms in other places, or a window on some layers.
+A `Build` says just that; `assemble` reads the sizes from the config and lists the weights and caches. What a `Build`
+cannot say (experts, extra tables, draft layers) a family module adds with its own few lines.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from soong.errors import ConfigError
-from soong.models.architecture import AttentionCache, Weight
+from soong.models.architecture import AttentionCache
 from soong.models.config_json import Config
 from soong.models.families import _common, _parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from soong.models.architecture import Architecture
+    from soong.models.architecture import Architecture, Shard, Weight
 
 Layers = tuple[int, ...]
 Switch = bool | str
@@ -44,6 +44,7 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     qkv, out: projections; one name thrice where the checkpoint holds them fused.
     qkv_bias, out_bias, mlp_bias, head_bias: which linears have a bias.
     head_norm, head_norm_names, head_norm_switch: norms of queries and keys, and the key that turns them on.
+    head_norm_split: tensor parallel divides them with their heads.
     mlp, up, down: the MLP; `up` is one name where it is not gated, two where it is, the same name twice where fused.
     norms, norm_bias: the layer's norms (LayerNorm where they have a bias); `final_norm` "" where there is none.
     window_rule: listed: only where `layer_types` says so; all: every layer once `sliding_window` is set.
@@ -68,6 +69,7 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     head_norm_names: tuple[str, str] = ("self_attn.q_norm", "self_attn.k_norm")
     head_norm_switch: str = ""
     head_norm_bias: bool = False
+    head_norm_split: bool = False
     mlp: str = "mlp."
     up: tuple[str, ...] = ("gate_proj", "up_proj")
     down: str = "down_proj"
@@ -121,7 +123,9 @@ def open_decoder(config: Config, build: Build, prefix: str = "model") -> Decoder
     base = _common.Base(
         layers=config.layers("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
         hidden_size=hidden_size,
-        intermediate_size=config.integer("intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", default=0),
+        intermediate_size=config.integer(
+            "intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", default=0
+        ),
         vocab_size=config.integer("padded_vocab_size", "vocab_size", least=1),
         tied=config.flag("tie_word_embeddings", default=build.tied),
     )
@@ -161,9 +165,17 @@ def assemble(
     weights = (
         _parts.embedding(root + build.embed, base.vocab_size, embedding_size),
         *(attention_weights(decoder, decoder.heads, decoder.layers) if attention is None else attention),
-        *(mlp_weights(decoder, base.intermediate_size, decoder.layers) if feed_forward is None else feed_forward),
+        *(
+            mlp_weights(decoder, base.intermediate_size, decoder.layers)
+            if feed_forward is None
+            else feed_forward
+        ),
         *norm_weights(decoder, decoder.layers),
-        *(_parts.norm(root + build.final_norm, base.hidden_size, bias=build.norm_bias) if build.final_norm else ()),
+        *(
+            _parts.norm(root + build.final_norm, base.hidden_size, bias=build.norm_bias)
+            if build.final_norm
+            else ()
+        ),
         *_parts.lm_head(
             base.vocab_size,
             embedding_size,
@@ -205,7 +217,9 @@ def attention_weights(
     keys, values = heads.kv * heads.size, heads.kv * heads.values
     linear = _parts.linear
     return [
-        *linear(query, heads.query * heads.size, hidden_size, "attention", "column", layers=layers, bias=bias),
+        *linear(
+            query, heads.query * heads.size, hidden_size, "attention", "column", layers=layers, bias=bias
+        ),
         *linear(key, keys, hidden_size, "attention", "kv", layers=layers, bias=bias, heads=heads.kv),
         *linear(value, values, hidden_size, "attention", "kv", layers=layers, bias=bias, heads=heads.kv),
         *linear(
@@ -222,14 +236,20 @@ def attention_weights(
 
 
 def head_norms(decoder: Decoder, heads: Heads, layers: Layers, body: str) -> list[Weight]:
-    """Norms of queries and keys; engines divide those that span all heads like the heads themselves."""
+    """Norms of queries and keys."""
     build = decoder.build
     if not build.head_norm or (build.head_norm_switch and not decoder.config.flag(build.head_norm_switch)):
         return []
     weights = []
-    for name, count in zip(build.head_norm_names, (heads.query, heads.kv), strict=True):
+    shards: tuple[Shard, Shard] = ("column", "kv") if build.head_norm_split else ("replicated", "replicated")
+    counts = (heads.query, heads.kv)
+    for name, count, shard in zip(build.head_norm_names, counts, shards, strict=True):
         size = heads.size if build.head_norm == "head" else heads.size * count
-        weights += _parts.norm(f"{body}.{name}", size, layers=layers, bias=build.head_norm_bias)
+        names = (name, f"{name}.bias") if build.head_norm_bias else (name,)
+        weights += [
+            _parts.vector(f"{body}.{path}", size, "norm", shard, layers=layers, heads=heads.kv)
+            for path in names
+        ]
     return weights
 
 
@@ -260,7 +280,10 @@ def norm_weights(decoder: Decoder, layers: Layers, *, body: str = "") -> list[We
     weights = []
     for name in decoder.build.norms:
         weights += _parts.norm(
-            f"{body or decoder.body}.{name}", decoder.base.hidden_size, layers=layers, bias=decoder.build.norm_bias
+            f"{body or decoder.body}.{name}",
+            decoder.base.hidden_size,
+            layers=layers,
+            bias=decoder.build.norm_bias,
         )
     return weights
 

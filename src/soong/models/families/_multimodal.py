@@ -120,8 +120,10 @@ def read_text(
             why="its layers cannot be computed from the config alone",
         )
     inherited = {key: config.values[key] for key in SHARED_KEYS if config.values.get(key) is not None}
-    own = {key: value for key, value in section.values.items() if value is not None}
-    values = {**(defaults or TEXT_DEFAULTS.get(family, {})), **inherited, **own, "model_type": family}
+    # A null that the section writes out wins over the class's default: `"sliding_window": null` means no window.
+    values = {**(defaults or TEXT_DEFAULTS.get(family, {})), **section.values}
+    values |= {key: value for key, value in inherited.items() if values.get(key) is None}
+    values["model_type"] = family
     module = import_module(f"soong.models.families.{module_name}")
     return cast("Architecture", module.read(Config(values, section.address), prefix=prefix))
 

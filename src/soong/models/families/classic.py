@@ -57,7 +57,12 @@ BUILDS: dict[str, Build] = {
     "gpt_bigcode": GPT2,
     "falcon": FALCON,
     "bloom": replace(
-        FALCON, defaults={}, qkv_bias=True, out_bias=True, mlp_bias=True, norms=("input_layernorm", "post_attention_layernorm")
+        FALCON,
+        defaults={},
+        qkv_bias=True,
+        out_bias=True,
+        mlp_bias=True,
+        norms=("input_layernorm", "post_attention_layernorm"),
     ),
     "gptj": replace(
         GPT2,
@@ -176,7 +181,7 @@ BUILDS: dict[str, Build] = {
         norm_bias=True,
     ),
 }
-"""`model_type` to build. Source: vLLM 0.33 `models/` of that name, transformers `modeling_*.py`, the authors' own code."""
+"""`model_type` to build. Source: vLLM 0.33 `models/` of that name, transformers, the authors' own code."""
 
 
 def read(config: Config, prefix: str = "model") -> Architecture:
@@ -226,7 +231,9 @@ def _positions(path: str, rows: int, width: int) -> Weight:
 
 def _learned_positions(config: Config) -> bool:
     attention = config.section("attn_config")
-    return config.flag("learned_pos_emb", default=True) and not (attention.flag("alibi") or attention.flag("rope"))
+    return config.flag("learned_pos_emb", default=True) and not (
+        attention.flag("alibi") or attention.flag("rope")
+    )
 
 
 def _opt_extra(decoder: Decoder) -> list[Weight]:
@@ -282,9 +289,7 @@ def _settle_chatglm(decoder: Decoder) -> Decoder:
 def _settle_mpt(decoder: Decoder) -> Decoder:
     config = decoder.config
     biased = not config.flag("no_bias", default=True)
-    build = replace(
-        decoder.build, qkv_bias=biased, out_bias=biased, mlp_bias=biased, norm_bias=biased
-    )
+    build = replace(decoder.build, qkv_bias=biased, out_bias=biased, mlp_bias=biased, norm_bias=biased)
     decoder = replace(decoder, build=build)
     groups = config.section("attn_config").integer("kv_n_heads", default=0)
     return _kv_heads(decoder, groups) if groups else decoder

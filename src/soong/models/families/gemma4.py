@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from soong.errors import ConfigError
 from soong.models.families import _decoder, _parts
-from soong.models.families._decoder import Build, Decoder, Heads, Layers
+from soong.models.families._decoder import Build, Decoder
 from soong.models.families.llama import FOUR_NORMS
 
 if TYPE_CHECKING:
@@ -76,7 +76,9 @@ def _windows(decoder: Decoder) -> tuple[int, ...]:
 def _shared_layers(decoder: Decoder) -> int:
     count = decoder.config.integer("num_kv_shared_layers", default=0)
     if count >= decoder.base.layers:
-        raise ConfigError(f"`{decoder.config.where('num_kv_shared_layers')}` is not below the number of layers")
+        raise ConfigError(
+            f"`{decoder.config.where('num_kv_shared_layers')}` is not below the number of layers"
+        )
     return count
 
 
@@ -159,7 +161,11 @@ def _experts(decoder: Decoder, count: int, per_token: int) -> list[Weight]:
             layers=layers,
         ),
     ]
-    for name in ("post_feedforward_layernorm_1", "post_feedforward_layernorm_2", "pre_feedforward_layernorm_2"):
+    for name in (
+        "post_feedforward_layernorm_1",
+        "post_feedforward_layernorm_2",
+        "pre_feedforward_layernorm_2",
+    ):
         weights += _parts.norm(f"{body}.{name}", hidden_size, layers=layers)
     return weights
 
@@ -168,7 +174,10 @@ def _extra(decoder: Decoder) -> list[Weight]:
     """A scale per layer and, in the small models, a second embedding that gives each layer its own input."""
     body, root, layers = decoder.body, decoder.root, decoder.layers
     weights = [_parts.vector(f"{body}.layer_scalar", 1, "other", layers=layers)]
-    width, hidden_size = decoder.config.integer("hidden_size_per_layer_input", default=0), decoder.base.hidden_size
+    width, hidden_size = (
+        decoder.config.integer("hidden_size_per_layer_input", default=0),
+        decoder.base.hidden_size,
+    )
     if not width:
         return weights
     rows = decoder.config.integer("vocab_size_per_layer_input", least=1)

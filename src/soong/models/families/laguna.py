@@ -59,7 +59,7 @@ def read(config: Config, prefix: str = "model") -> Architecture:
         feed_forward=weights,
         extra=_draft.draft(_draft_weights(decoder, heads, drafts)) if drafts else (),
         caches=_decoder.grouped_caches(zip(_decoder.layer_windows(decoder), heads, strict=True)),
-        experts=sizes.count,
+        experts=sizes.number,
         experts_per_token=sizes.per_token,
         mtp_layers=len(drafts),
     )
@@ -86,10 +86,14 @@ def _heads_of_layers(decoder: Decoder, *, step: bool) -> tuple[Heads, ...]:
     if not step:
         listed = config.integers("num_attention_heads_per_layer")
         if listed and (len(listed) < layers or min(listed) < 1):
-            raise ConfigError(f"`{config.where('num_attention_heads_per_layer')}` does not fit the {layers} layers")
+            raise ConfigError(
+                f"`{config.where('num_attention_heads_per_layer')}` does not fit the {layers} layers"
+            )
         queries: Sequence[int] = listed[:layers] or (own.query,) * layers
     else:
-        other = config.section("attention_other_setting").integer("num_attention_heads", default=own.query, least=1)
+        other = config.section("attention_other_setting").integer(
+            "num_attention_heads", default=own.query, least=1
+        )
         sliding = config.integer("num_sliding_attention_heads", default=other, least=1)
         kinds = _decoder.layer_kinds(config, "layer_types", layers) or ("",) * layers
         queries = [sliding if kind == "sliding_attention" else own.query for kind in kinds]
@@ -134,13 +138,17 @@ def _sparse_layers(decoder: Decoder, *, step: bool) -> Layers:
         return tuple(layer for layer in layers if kinds[layer] == "sparse")
     listed = config.values.get("moe_layers_enum")
     if isinstance(listed, str):
-        chosen = {int(word) for word in listed.replace(",", " ").split() if word.isdecimal() and len(word) < 6}
+        chosen = {
+            int(word) for word in listed.replace(",", " ").split() if word.isdecimal() and len(word) < 6
+        }
         return tuple(layer for layer in layers if layer in chosen)
     first = config.integer("first_k_dense_replace", default=STEP_FIRST_SPARSE) if step else 1
     return layers[first:]
 
 
-def _shared_outside(decoder: Decoder, mix: Mix, sizes: Experts, layers: Layers, *, step: bool) -> list[Weight]:
+def _shared_outside(
+    decoder: Decoder, mix: Mix, sizes: Experts, layers: Layers, *, step: bool
+) -> list[Weight]:
     """The mixture; Step keeps its shared expert beside the block, Laguna within."""
     if not step or not layers:
         return mixture_weights(decoder, mix, sizes, layers)
@@ -167,12 +175,18 @@ def _draft_weights(decoder: Decoder, heads: Sequence[Heads], layers: Layers) -> 
     body, base = decoder.body, decoder.base
     most = max(heads, key=lambda own: own.query)
     weights = [
-        *_parts.linear(f"{body}.eh_proj", base.hidden_size, 2 * base.hidden_size, "mtp", "replicated", layers=layers),
+        *_parts.linear(
+            f"{body}.eh_proj", base.hidden_size, 2 * base.hidden_size, "mtp", "replicated", layers=layers
+        ),
         *_attention(decoder, (most,) * len(layers), layers),
         *_decoder.mlp_weights(decoder, base.intermediate_size, layers),
         *_decoder.norm_weights(decoder, layers),
         _parts.matrix(
-            f"{body}.transformer.shared_head.output", (base.vocab_size, base.hidden_size), "mtp", "vocab", layers=layers
+            f"{body}.transformer.shared_head.output",
+            (base.vocab_size, base.hidden_size),
+            "mtp",
+            "vocab",
+            layers=layers,
         ),
     ]
     for name in ("enorm", "hnorm", "transformer.shared_head.norm"):

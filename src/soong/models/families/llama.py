@@ -8,7 +8,7 @@ from soong.models.families import _decoder, _parts
 from soong.models.families._decoder import Build
 
 if TYPE_CHECKING:
-    from soong.models.architecture import Architecture
+    from soong.models.architecture import Architecture, Weight
     from soong.models.config_json import Config
 
 FOUR_NORMS = (
@@ -28,7 +28,13 @@ OLMO2 = Build(head_norm="all", norms=POST_NORMS)
 GLM = Build(
     defaults={"attention_bias": True, "head_dim": 128, "num_key_value_heads": 2}, out_bias=False, up=FUSED_UP
 )
-COHERE = Build(tied=True, norms=("input_layernorm",), head_norm="each", head_norm_switch="use_qk_norm")
+COHERE = Build(
+    tied=True,
+    norms=("input_layernorm",),
+    head_norm="each",
+    head_norm_switch="use_qk_norm",
+    head_norm_split=True,
+)
 
 BUILDS: dict[str, Build] = {
     "llama": LLAMA,
@@ -36,7 +42,10 @@ BUILDS: dict[str, Build] = {
     "internlm3": Build(qkv_bias="qkv_bias", out_bias="bias", mlp_bias="bias"),
     "cwm": LLAMA,
     "mistral": Build(
-        qkv_bias=False, out_bias=False, window_rule="all", defaults={"sliding_window": 4096, "num_key_value_heads": 8}
+        qkv_bias=False,
+        out_bias=False,
+        window_rule="all",
+        defaults={"sliding_window": 4096, "num_key_value_heads": 8},
     ),
     "ministral": Build(qkv_bias=False, out_bias=False, window_rule="all"),
     "ministral3": Build(
@@ -85,14 +94,24 @@ BUILDS: dict[str, Build] = {
         defaults=GLM.defaults,
         out_bias=False,
         up=FUSED_UP,
-        norms=("input_layernorm", "post_attention_layernorm", "post_self_attn_layernorm", "post_mlp_layernorm"),
+        norms=(
+            "input_layernorm",
+            "post_attention_layernorm",
+            "post_self_attn_layernorm",
+            "post_mlp_layernorm",
+        ),
     ),
     "gemma": GEMMA,
     "gemma2": Build(
         tied=True,
         norms=FOUR_NORMS,
         window_every=2,
-        defaults={"head_dim": 256, "num_key_value_heads": 4, "num_attention_heads": 8, "sliding_window": 4096},
+        defaults={
+            "head_dim": 256,
+            "num_key_value_heads": 4,
+            "num_attention_heads": 8,
+            "sliding_window": 4096,
+        },
     ),
     # Gemma 3's multimodal repositories leave most of the text model's sizes to the class.
     "gemma3_text": Build(
@@ -151,7 +170,11 @@ BUILDS: dict[str, Build] = {
     "cohere": COHERE,
     # vLLM 0.33 `models/commandr.py`: a sliding layer also sees the token at the window's edge.
     "cohere2": Build(
-        tied=True, norms=("input_layernorm",), window_every=4, window_extra=1, defaults={"sliding_window": 4096}
+        tied=True,
+        norms=("input_layernorm",),
+        window_every=4,
+        window_extra=1,
+        defaults={"sliding_window": 4096},
     ),
     "minicpm": Build(tied=True),
     "orion": Build(norm_bias=True),
@@ -180,7 +203,7 @@ def _build(config: Config, model_type: str) -> Build:
     return build
 
 
-def _learned_activation(decoder: _decoder.Decoder) -> list[_parts.Weight]:
+def _learned_activation(decoder: _decoder.Decoder) -> list[Weight]:
     """The slopes of xIELU, learned per layer: transformers `activations.py` `XIELUActivation`."""
     names = ("alpha_p", "alpha_n")
     return [
@@ -195,10 +218,12 @@ def _read_mimo(decoder: _decoder.Decoder) -> Architecture:
     count = _decoder.draft_layers(decoder.config, "num_nextn_predict_layers", layers=decoder.base.layers)
     layers, body = tuple(range(count)), "model.mtp_layers.{}"
     hidden_size = decoder.base.hidden_size
-    weights = []
+    weights: list[Weight] = []
     if layers:
         weights = [
-            *_parts.linear(f"{body}.input_proj", hidden_size, 2 * hidden_size, "mtp", "replicated", layers=layers),
+            *_parts.linear(
+                f"{body}.input_proj", hidden_size, 2 * hidden_size, "mtp", "replicated", layers=layers
+            ),
             *_decoder.attention_weights(decoder, decoder.heads, layers, body=body),
             *_decoder.mlp_weights(decoder, decoder.base.intermediate_size, layers, body=body),
             *_decoder.norm_weights(decoder, layers, body=body),

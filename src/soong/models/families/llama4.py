@@ -51,7 +51,7 @@ def read(config: Config, prefix: str = "model") -> Architecture:
             *mixture_weights(decoder, MIX, sizes, sparse),
         ],
         caches=_caches(decoder),
-        experts=sizes.count,
+        experts=sizes.number,
         experts_per_token=sizes.per_token,
         intermediate_size=max(width if dense else 0, sizes.width),
     )

@@ -1,4 +1,4 @@
-"""MiMo-V2-Flash: sliding layers with sinks and their own heads, values smaller than keys, experts in all but one layer."""
+"""MiMo-V2-Flash: sliding layers with sinks and heads of their own, values smaller than keys, experts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     sparse = _marked(decoder, "moe_layer_freq", "mlp_layer_types", "sparse")
     full, dense = _others(decoder.layers, sliding), _others(decoder.layers, sparse)
     sizes = read_experts(config, MIX)
-    drafts = tuple(range(config.integer("num_nextn_predict_layers", default=DRAFT_LAYERS) % (len(decoder.layers) + 1)))
+    drafts = tuple(
+        range(config.integer("num_nextn_predict_layers", default=DRAFT_LAYERS) % (len(decoder.layers) + 1))
+    )
     attention = [
         *_attention(decoder, decoder.heads, full, decoder.body, "add_full_attention_sink_bias"),
         *_attention(decoder, sliding_heads, sliding, decoder.body, "add_swa_attention_sink_bias"),
@@ -52,7 +54,7 @@ def read(config: Config, prefix: str = "model") -> Architecture:
         caches=_decoder.grouped_caches(
             (window, sliding_heads) if layer in chosen else (0, decoder.heads) for layer in decoder.layers
         ),
-        experts=sizes.count,
+        experts=sizes.number,
         experts_per_token=sizes.per_token,
         mtp_layers=len(drafts),
     )

@@ -54,7 +54,7 @@ def read(config: Config, prefix: str = "model") -> Architecture:
         ],
         extra=_indexer_weights(decoder, indexer, indexed),
         caches=caches,
-        experts=sizes.count,
+        experts=sizes.number,
         experts_per_token=sizes.per_token,
     )
 
@@ -65,7 +65,9 @@ def _indexer(config: Config) -> Config:
         return config.section("sparse_attention_config")
     names = {"sparse_num_index_heads": "index_n_heads", "sparse_index_dim": "index_head_dim"}
     values = {name: config.values.get(saved) for name, saved in names.items()}
-    return Config({**values, "layer_types": config.values.get("layer_types", ["full_attention"] * MOST_LAYERS)})
+    return Config(
+        {**values, "layer_types": config.values.get("layer_types", ["full_attention"] * MOST_LAYERS)}
+    )
 
 
 def _marked(decoder: Decoder, section: Config, key: str, named_key: str, name: str) -> Layers:
@@ -85,10 +87,15 @@ def _indexer_weights(decoder: Decoder, indexer: Config, layers: Layers) -> list[
     if not layers:
         return []
     path, hidden_size = f"{decoder.body}.self_attn", decoder.base.hidden_size
-    heads, size = indexer.integer("sparse_num_index_heads", least=1), indexer.integer("sparse_index_dim", least=1)
+    heads, size = (
+        indexer.integer("sparse_num_index_heads", least=1),
+        indexer.integer("sparse_index_dim", least=1),
+    )
     linear = _parts.linear
     return [
-        *linear(f"{path}.index_q_proj", heads * size, hidden_size, "attention", "kv", layers=layers, heads=heads),
+        *linear(
+            f"{path}.index_q_proj", heads * size, hidden_size, "attention", "kv", layers=layers, heads=heads
+        ),
         *linear(f"{path}.index_k_proj", size, hidden_size, "attention", "replicated", layers=layers),
         *_parts.norm(f"{path}.index_q_norm", size, layers=layers),
         *_parts.norm(f"{path}.index_k_norm", size, layers=layers),

@@ -44,7 +44,7 @@ class Mix(msgspec.Struct, frozen=True, kw_only=True):
 class Experts(NamedTuple):
     """The sizes of a mixture."""
 
-    count: int
+    number: int
     per_token: int
     width: int
     shared_width: int
@@ -61,7 +61,12 @@ FAMILIES: dict[str, tuple[Build, Mix]] = {
         MIXTRAL_MIX,
     ),
     "qwen2_moe": (
-        Build(qkv_bias="qkv_bias", out_bias=False, window_switch=QWEN2.window_switch, defaults={"qkv_bias": True}),
+        Build(
+            qkv_bias="qkv_bias",
+            out_bias=False,
+            window_switch=QWEN2.window_switch,
+            defaults={"qkv_bias": True},
+        ),
         QWEN2_MIX,
     ),
     "qwen3_moe": (
@@ -69,7 +74,9 @@ FAMILIES: dict[str, tuple[Build, Mix]] = {
         Mix(),
     ),
     "phimoe": (
-        Build(head_bias="lm_head_bias", norm_bias=True, window_rule="all", defaults={"num_key_value_heads": 8}),
+        Build(
+            head_bias="lm_head_bias", norm_bias=True, window_rule="all", defaults={"num_key_value_heads": 8}
+        ),
         MIXTRAL_MIX,
     ),
     "granitemoe": (Build(), Mix(path="block_sparse_moe", gate="router.layer", width=("intermediate_size",))),
@@ -79,7 +86,7 @@ FAMILIES: dict[str, tuple[Build, Mix]] = {
         Mix(width=("intermediate_size",)),
     ),
     "minimax_m2": (
-        Build(head_norm="all", defaults={"head_dim": 128, "num_key_value_heads": 8}),
+        Build(head_norm="all", head_norm_split=True, defaults={"head_dim": 128, "num_key_value_heads": 8}),
         Mix(
             path="block_sparse_moe",
             names=("w1", "w3", "w2"),
@@ -134,10 +141,12 @@ def read(config: Config, prefix: str = "model") -> Architecture:
         decoder,
         feed_forward=weights,
         extra=extra,
-        experts=sizes.count,
+        experts=sizes.number,
         experts_per_token=sizes.per_token,
         mtp_layers=len(drafts),
-        intermediate_size=max(decoder.base.intermediate_size if dense else 0, sizes.width, sizes.shared_width),
+        intermediate_size=max(
+            decoder.base.intermediate_size if dense else 0, sizes.width, sizes.shared_width
+        ),
     )
 
 
@@ -166,20 +175,24 @@ def _first(config: Config, keys: tuple[str, ...]) -> int:
 
 
 def _optional(config: Config, key: str) -> int:
-    return _first(config, (key,)) if isinstance(config.values.get(key), list) else config.integer(key, default=0)
+    return (
+        _first(config, (key,)) if isinstance(config.values.get(key), list) else config.integer(key, default=0)
+    )
 
 
-def mixture_weights(decoder: Decoder, mix: Mix, sizes: Experts, layers: Layers, *, body: str = "") -> list[Weight]:
+def mixture_weights(
+    decoder: Decoder, mix: Mix, sizes: Experts, layers: Layers, *, body: str = ""
+) -> list[Weight]:
     """Router, routed experts and shared expert of some layers; nothing for no layers."""
     if not layers:
         return []
     hidden_size, path = decoder.base.hidden_size, f"{body or decoder.body}.{mix.path}"
-    gate, shape, precise = f"{path}.{mix.gate}", (sizes.count, hidden_size), "float32" if mix.precise else ""
+    gate, shape, precise = f"{path}.{mix.gate}", (sizes.number, hidden_size), "float32" if mix.precise else ""
     weights = [
         _parts.matrix(gate, shape, "router", layers=layers, dtype=precise),
         *_parts.experts(
             f"{path}.{mix.experts}",
-            count=sizes.count,
+            count=sizes.number,
             per_token=sizes.per_token,
             hidden_size=hidden_size,
             intermediate_size=sizes.width,
@@ -189,7 +202,7 @@ def mixture_weights(decoder: Decoder, mix: Mix, sizes: Experts, layers: Layers, 
     ]
     if mix.correction:
         name = f"{path}.{mix.correction}"
-        weights.append(_parts.vector(name, sizes.count, "router", layers=layers, dtype="float32"))
+        weights.append(_parts.vector(name, sizes.number, "router", layers=layers, dtype="float32"))
     if sizes.shared_width:
         shared = f"{path}.{mix.shared}"
         weights += _parts.gated_mlp(

@@ -53,9 +53,17 @@ def read(config: Config, prefix: str = "model") -> Architecture:
 
 def _blocks(config: Config, layers: int) -> list[Config]:
     blocks = config.values.get("block_configs")
-    if not isinstance(blocks, list) or len(blocks) < layers or not all(isinstance(one, dict) for one in blocks):
-        raise ConfigError(f"`{config.where('block_configs')}` must list a block for each of the {layers} layers")
-    return [Config(block, config.where(f"block_configs[{layer}]")) for layer, block in enumerate(blocks[:layers])]
+    if (
+        not isinstance(blocks, list)
+        or len(blocks) < layers
+        or not all(isinstance(one, dict) for one in blocks)
+    ):
+        raise ConfigError(
+            f"`{config.where('block_configs')}` must list a block for each of the {layers} layers"
+        )
+    return [
+        Config(block, config.where(f"block_configs[{layer}]")) for layer, block in enumerate(blocks[:layers])
+    ]
 
 
 def _kv_heads(block: Config, query: int) -> int:
