@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import click
 
@@ -14,7 +14,7 @@ from soong.cli.exit_codes import ExitCode, exit_code_of
 from soong.errors import NotFoundError, SoongError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 COMMANDS = {
     "plan": ("plan", "What a model needs, which GPUs hold it, what that costs, and the command to serve it."),
@@ -66,7 +66,7 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
 
 
-def unknown_command(word: str, known: Sequence[str] | dict[str, Any], parent: str) -> UsageError:
+def unknown_command(word: str, known: Iterable[str], parent: str) -> UsageError:
     """The error for a command that does not exist, with the nearest that does."""
     from difflib import get_close_matches
 

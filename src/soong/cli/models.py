@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -11,7 +11,12 @@ from soong.cli import output, text
 from soong.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from soong.plan.listing import ListedModel
+
+
+F = TypeVar("F", bound="Callable[..., Any]")
 
 
 class ModelsGroup(click.Group):
@@ -32,7 +37,8 @@ class ModelsGroup(click.Group):
         return super().resolve_command(ctx, args)
 
 
-def _filters(function):  # type: ignore[no-untyped-def]
+def _filters(function: F) -> F:
+    """The options that choose among the models."""
     for option in (
         click.option("--task", help="Only models for reasoning, coding, general, quick, vision."),
         click.option("--search", metavar="TEXT", help="Only models whose name, family or text has this."),

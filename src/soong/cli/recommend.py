@@ -44,7 +44,7 @@ def command(
         )
     asked = task is None
     task = task or prompts.ask_choice("What are you building?", TASKS, out=out, option="--task")
-    context_tokens = units.parse_tokens(context, what="`--context`") if context else None
+    context_tokens: int | None = units.parse_tokens(context, what="`--context`") if context else None
     if asked and task == "coding" and context_tokens is None:
         needs_long = prompts.confirm("Do you need long context (32K and more)?", out=out, option="--context")
         context_tokens = LONG_CONTEXT_TOKENS if needs_long else None

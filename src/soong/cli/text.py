@@ -99,7 +99,7 @@ def _squeezed(widths: list[int], room: int) -> list[int]:
 
 
 def _rule(corners: str, widths: Sequence[int]) -> str:
-    left, middle, right = corners
+    left, middle, right = tuple(corners)
     return left + middle.join("─" * (size + 2) for size in widths) + right
 
 

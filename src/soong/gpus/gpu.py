@@ -34,7 +34,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
 
     id: Name
     name: Name
-    vendor: Literal["nvidia", "amd"]
+    vendor: Literal["nvidia", "amd", "unknown"]
     label_gb: Positive
     memory_bytes: Positive
     bandwidth_bytes_per_second: Positive

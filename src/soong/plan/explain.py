@@ -8,7 +8,7 @@ from soong import units
 from soong.memory.kv_cache import layer_kinds, resolve_kv_dtype
 from soong.memory.rule_of_thumb import HEADROOM_FACTOR
 from soong.memory.weights import weights_per_gpu
-from soong.plan.planner import served_model, settings_for
+from soong.plan.candidates import served_model, settings_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +48,7 @@ def _weights(plan: Plan, candidate: Candidate) -> Iterator[str]:
     served = served_model(plan.model)
     if served is None or candidate.footprint is None:
         return
-    settings = settings_for(plan.request, candidate.tensor_parallel)
+    settings = settings_for(plan.request, plan.model, candidate.tensor_parallel)
     share = weights_per_gpu(
         served.architecture,
         served.quantization,

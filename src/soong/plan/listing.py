@@ -72,9 +72,10 @@ def list_models(
 
 
 def _all_rows() -> tuple[ListedModel, ...]:
-    if tables.user_rows("gpus", Gpu) or tables.user_rows("prices", Offer):
+    own_machines = bool(tables.user_rows("gpus", Gpu)) or bool(tables.user_rows("prices", Offer))
+    if own_machines:
         return planned_rows(all_models())
-    packaged = tables.packaged_document(SUBJECT, tuple[ListedModel, ...])
+    packaged: tuple[ListedModel, ...] = tables.packaged_document(SUBJECT, tuple[ListedModel, ...])
     if not tables.user_rows("models", Model):
         return packaged
     own = planned_rows(model for model in all_models() if model.custom)

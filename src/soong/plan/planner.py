@@ -7,21 +7,19 @@ it) is remembered by the stations that do it.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from soong.errors import NotFoundError, UsageError
 from soong.gpus.catalogue import all_gpus, find_gpu
 from soong.gpus.gpu import Gpu
-from soong.memory import engines
-from soong.memory.footprint import EngineSettings, ServedModel, Workload
-from soong.memory.rule_of_thumb import RuleOfThumb, rule_of_thumb
-from soong.memory.weights import tensor_parallel_problem
+from soong.memory.footprint import Workload
+from soong.memory.rule_of_thumb import rule_of_thumb
 from soong.models.resolve import ResolvedModel, resolve
 from soong.offers.snapshot import packaged_offers
+from soong.plan.candidates import Machine, Question, judged, served_model, settings_for
 from soong.plan.plan import Candidate, LeftOut, Plan
-from soong.plan.verdict import judge, judge_by_rule_of_thumb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,14 +29,6 @@ if TYPE_CHECKING:
 
 DEFAULT_CONTEXT_TOKENS = 8192
 """The specification: "8K context: most tasks (99% of code files)"."""
-
-
-class Machine(NamedTuple):
-    """GPUs side by side, and the offer they come with."""
-
-    gpu: Gpu
-    gpu_count: int
-    offer: Offer | None
 
 
 def make_plan(
@@ -69,17 +59,17 @@ def make_plan(
     )
     estimate = rule_of_thumb(_stated_billions(model), stated_quantization(model), workload.context_tokens)
     machines, left_out = _machines(request, offers)
-    served = served_model(model)
+    question = Question(model, served_model(model), estimate, workload, request, {})
     candidates: list[Candidate] = []
     for machine in machines:
-        candidates.append(_candidate(model, served, estimate, machine, workload, request))
+        candidates.append(judged(question, machine))
         if first_fit_only and candidates[-1].verdict == "fits":
             break
     return Plan(
         request=request,
         model=model,
         workload=workload,
-        settings=settings_for(request, request.tensor_parallel or 1),
+        settings=settings_for(request, model, request.tensor_parallel or 1),
         rule_of_thumb=estimate,
         candidates=tuple(candidates),
         left_out=left_out,
@@ -115,34 +105,6 @@ def stated_quantization(model: ResolvedModel) -> str:
     if model.quantization.dtype == "float32" and model.quantization.compute == "bf16":
         return "fp32"
     return _STATED.get(model.quantization.compute, "fp16")
-
-
-def served_model(model: ResolvedModel) -> ServedModel | None:
-    """The model as `soong.memory` takes it; None when only its size is known."""
-    if model.architecture is None:
-        return None
-    return ServedModel(
-        key=model.key,
-        architecture=model.architecture,
-        quantization=model.quantization,
-        weights_bytes=model.weights_bytes,
-        weights_basis=model.weights_basis,
-    )
-
-
-def settings_for(request: Request, tensor_parallel: int) -> EngineSettings:
-    """The engine's flags for one way to split the model."""
-    return EngineSettings(
-        name=request.engine,
-        version=request.engine_version or engines.default_version(request.engine),
-        memory_fraction=request.memory_fraction,
-        kv_cache_memory_bytes=request.kv_cache_memory_bytes,
-        tensor_parallel=tensor_parallel,
-        pipeline_parallel=request.pipeline_parallel,
-        enforce_eager=request.enforce_eager,
-        max_num_batched_tokens=request.max_num_batched_tokens,
-        max_num_seqs=request.max_num_seqs,
-    )
 
 
 def _machines(request: Request, offers: Sequence[Offer]) -> tuple[tuple[Machine, ...], tuple[LeftOut, ...]]:
@@ -258,65 +220,6 @@ def _cheapest_offer(offers: Sequence[Offer], gpu: str, count: int, request: Requ
         if offer.gpu == gpu and offer.gpu_count == count and request.cloud in {None, offer.cloud}
     ]
     return min(fitting, key=lambda offer: offer.usd_per_hour, default=None)
-
-
-def _candidate(
-    model: ResolvedModel,
-    served: ServedModel | None,
-    estimate: RuleOfThumb,
-    machine: Machine,
-    workload: Workload,
-    request: Request,
-) -> Candidate:
-    gpu, count, offer = machine
-    if served is None:
-        verdict, reasons = judge_by_rule_of_thumb(estimate, gpu, count)
-        return Candidate(
-            gpu=gpu,
-            gpu_count=count,
-            tensor_parallel=count,
-            verdict=verdict,
-            reasons=reasons,
-            footprint=None,
-            offer=offer,
-            engine_argv=(),
-        )
-    parallel, note = _tensor_parallel(served, count, request)
-    settings = settings_for(request, parallel)
-    problem = engines.supports(served, gpu, settings)
-    footprint = engines.footprint(served, gpu, workload, settings)
-    if problem is None and parallel == 0:
-        problem = note
-    verdict, reasons = ("unsupported", (problem,)) if problem else judge(footprint, workload.sequences)
-    argv = engines.launch_argv(model.serve_from, workload, settings) if verdict in _STARTS else ()
-    return Candidate(
-        gpu=gpu,
-        gpu_count=count,
-        tensor_parallel=parallel,
-        verdict=verdict,  # type: ignore[arg-type]
-        reasons=(*reasons, *((note,) if note and not problem else ())),
-        footprint=footprint,
-        offer=offer,
-        engine_argv=argv,
-    )
-
-
-_STARTS = {"fits", "tight"}
-
-
-def _tensor_parallel(served: ServedModel, count: int, request: Request) -> tuple[int, str]:
-    """How many GPUs share each layer, and a note where that is not all of them."""
-    if request.tensor_parallel is not None:
-        problem = tensor_parallel_problem(served.architecture, request.tensor_parallel, served.quantization)
-        return request.tensor_parallel, problem or ""
-    most = max(1, count // request.pipeline_parallel)
-    for parts in range(most, 0, -1):
-        if tensor_parallel_problem(served.architecture, parts, served.quantization) is None:
-            note = (
-                "" if parts == most else f"tensor parallel {parts}: the model's heads do not divide by {most}"
-            )
-            return parts, note
-    return 1, ""
 
 
 def _cheapest_that_fits(candidates: Sequence[Candidate]) -> int | None:

@@ -39,7 +39,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     context_tokens: int | None = None
     sequences: int = 1
     kv_dtype: str = "auto"
-    engine: str = "sglang"
+    engine: str | None = None
     engine_version: str | None = None
     memory_fraction: float | None = None
     kv_cache_memory_bytes: int | None = None

@@ -37,7 +37,7 @@ def cells(sizes: list[int], total: int, width: int) -> list[int]:
 
 
 def legend(slices: list[Slice]) -> str:
-    """The parts with their sizes, in the order of the bar."""
-    return "  ".join(
-        f"{part.mark} {part.label} {units.format_gib(part.size_bytes)}" for part in slices if part.size_bytes
-    )
+    """The parts with their sizes, in the order of the bar, on two lines."""
+    parts = [f"{part.mark} {part.label} {units.format_gib(part.size_bytes)}" for part in slices if part.size_bytes]
+    half = (len(parts) + 1) // 2
+    return "\n".join("   ".join(line) for line in (parts[:half], parts[half:]) if line)

@@ -78,8 +78,8 @@ ALREADY_SCALED = {"su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek
 def context_limit(config: Config) -> int | None:
     """The longest context in tokens that the authors state, after rope scaling, as vLLM derives it.
 
-    Source: vLLM 0.33 `config/model.py` `_get_and_verify_max_len`: the smallest stated length, or `model_max_length` before
-    all others, times the factor of linear and dynamic scaling; Gemma 3 states the scaled length.
+    Source: vLLM 0.33 `config/model.py` `_get_and_verify_max_len`: the smallest stated length, or `model_max_length`
+    before all others, times the factor of linear and dynamic scaling; Gemma 3 states the scaled length.
     """
     lengths = [config.integer(key) for key in LENGTH_KEYS if key in config]
     if not lengths:

@@ -41,12 +41,8 @@ BUILDS: dict[str, Build] = {
     "granite": LLAMA,
     "internlm3": Build(qkv_bias="qkv_bias", out_bias="bias", mlp_bias="bias"),
     "cwm": LLAMA,
-    "mistral": Build(
-        qkv_bias=False,
-        out_bias=False,
-        window_rule="all",
-        defaults={"sliding_window": 4096, "num_key_value_heads": 8},
-    ),
+    # No default window: what leaves the key out today means full attention, whatever the class assumes.
+    "mistral": Build(qkv_bias=False, out_bias=False, window_rule="all", defaults={"num_key_value_heads": 8}),
     "ministral": Build(qkv_bias=False, out_bias=False, window_rule="all"),
     "ministral3": Build(
         qkv_bias=False,
@@ -167,6 +163,20 @@ BUILDS: dict[str, Build] = {
         window_rule="all",
         defaults={"use_bias": True, "num_key_value_heads": 2},
     ),
+    "vaultgemma": Build(
+        tied=True,
+        norms=("input_layernorm", "pre_feedforward_layernorm"),
+        window_every=2,
+        defaults={"head_dim": 256, "num_key_value_heads": 4, "sliding_window": 4096},
+    ),
+    "jais2": Build(
+        mlp_bias="mlp_bias",
+        up=("up_proj",),
+        norm_bias=True,
+        defaults={"attention_bias": True, "mlp_bias": True},
+    ),
+    "helium": Build(mlp_bias="mlp_bias", defaults={"head_dim": 128}),
+    "iquestcoder": LLAMA,
     "cohere": COHERE,
     # vLLM 0.33 `models/commandr.py`: a sliding layer also sees the token at the window's edge.
     "cohere2": Build(

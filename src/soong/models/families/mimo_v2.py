@@ -35,9 +35,7 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     sparse = _marked(decoder, "moe_layer_freq", "mlp_layer_types", "sparse")
     full, dense = _others(decoder.layers, sliding), _others(decoder.layers, sparse)
     sizes = read_experts(config, MIX)
-    drafts = tuple(
-        range(config.integer("num_nextn_predict_layers", default=DRAFT_LAYERS) % (len(decoder.layers) + 1))
-    )
+    drafts = tuple(range(_draft_count(decoder)))
     attention = [
         *_attention(decoder, decoder.heads, full, decoder.body, "add_full_attention_sink_bias"),
         *_attention(decoder, sliding_heads, sliding, decoder.body, "add_swa_attention_sink_bias"),
@@ -58,6 +56,13 @@ def read(config: Config, prefix: str = "model") -> Architecture:
         experts_per_token=sizes.per_token,
         mtp_layers=len(drafts),
     )
+
+
+def _draft_count(decoder: Decoder) -> int:
+    key = "num_nextn_predict_layers"
+    if key not in decoder.config:
+        return DRAFT_LAYERS
+    return _decoder.draft_layers(decoder.config, key, layers=decoder.base.layers)
 
 
 def _heads(decoder: Decoder, kind: str, otherwise: Heads) -> Heads:

@@ -110,6 +110,33 @@ FAMILIES: dict[str, tuple[Build, Mix]] = {
             precise=True,
         ),
     ),
+    "exaone_moe": (
+        Build(
+            qkv_bias=False,
+            out_bias=False,
+            head_norm="head",
+            window_every=4,
+            defaults={"sliding_window": 4096},
+        ),
+        Mix(correction="e_score_correction_bias", shared_count="num_shared_experts"),
+    ),
+    "hy_v3": (
+        Build(head_norm="head", defaults={"head_dim": 128, "num_key_value_heads": 8}),
+        Mix(correction="expert_bias", shared="shared_mlp", shared_count="num_shared_experts", precise=True),
+    ),
+    "solar_open": (Build(qkv_bias=False, out_bias=False, defaults={"head_dim": 128}), GLM_MIX),
+    "mellum": (Build(head_norm="head", defaults={"head_dim": 128, "num_key_value_heads": 4}), Mix()),
+    "afmoe": (
+        Build(
+            qkv_bias=False,
+            out_bias=False,
+            head_norm="head",
+            window_every=4,
+            norms=("input_layernorm", "post_attention_layernorm", "pre_mlp_layernorm", "post_mlp_layernorm"),
+            defaults={"sliding_window": 1024},
+        ),
+        Mix(gate="router.gate", correction="expert_bias", shared_count="num_shared_experts", precise=True),
+    ),
     "hunyuan_v1_moe": (
         Build(head_norm="head", head_norm_names=("self_attn.query_layernorm", "self_attn.key_layernorm")),
         Mix(
@@ -137,6 +164,8 @@ def read(config: Config, prefix: str = "model") -> Architecture:
         *mixture_weights(decoder, mix, sizes, sparse),
     ]
     extra = _draft.draft(_draft_weights(decoder, mix, sizes, drafts)) if drafts else []
+    if model_type == "afmoe":
+        extra += _output_gate(decoder)
     return _decoder.assemble(
         decoder,
         feed_forward=weights,
@@ -216,7 +245,11 @@ def mixture_weights(
 def _split(decoder: Decoder, model_type: str) -> tuple[Layers, Layers]:
     """The dense layers and those with experts."""
     config, layers = decoder.config, decoder.layers
-    first = config.integer("first_k_dense_replace", default=0)
+    kinds = _decoder.layer_kinds(config, "mlp_layer_types", len(layers))
+    if kinds:
+        sparse = tuple(layer for layer in layers if kinds[layer] == "sparse")
+        return _without(layers, sparse), sparse
+    first = config.integer("first_k_dense_replace", "num_dense_layers", default=0)
     every = config.integer("decoder_sparse_step", default=1, least=1)
     last, plain = len(layers), set(config.integers("mlp_only_layers"))
     if model_type == "ernie4_5_moe":
@@ -225,6 +258,19 @@ def _split(decoder: Decoder, model_type: str) -> tuple[Layers, Layers]:
         layer for layer in layers if first <= layer < last and layer not in plain and (layer + 1) % every == 0
     )
     return _without(layers, sparse), sparse
+
+
+def _output_gate(decoder: Decoder) -> list[Weight]:
+    """A gate for each element of the attention's output: vLLM 0.33 `models/afmoe.py`."""
+    heads = decoder.heads
+    return _parts.linear(
+        f"{decoder.body}.self_attn.gate_proj",
+        heads.query * heads.size,
+        heads.hidden_size,
+        "attention",
+        "column",
+        layers=decoder.layers,
+    )
 
 
 def _ernie_range(config: Config, layers: int) -> tuple[int, int, int]:

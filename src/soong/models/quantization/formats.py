@@ -67,7 +67,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
             return "fp8"
         if self.kind in {"nvfp4", "mxfp4"}:
             return "fp4"
-        return "int8" if self.bits == 8 else "int4"
+        return "int8" if self.bits >= 8 else "int4"
 
 
 def ceil_div(number: int, divisor: int) -> int:

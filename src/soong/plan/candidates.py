@@ -1,0 +1,222 @@
+"""One model on one machine: how it is split, which flags make it run, what it needs, and the verdict."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
+
+from soong.memory import engines
+from soong.memory.footprint import EngineSettings, ServedModel
+from soong.memory.weights import tensor_parallel_problem
+from soong.plan.plan import Candidate
+from soong.plan.verdict import judge, judge_by_rule_of_thumb
+
+if TYPE_CHECKING:
+    from soong.gpus.gpu import Gpu
+    from soong.memory.footprint import Footprint, Workload
+    from soong.memory.rule_of_thumb import RuleOfThumb
+    from soong.models.resolve import ResolvedModel
+    from soong.offers.offer import Offer
+    from soong.plan.plan import Verdict
+    from soong.plan.request import Request
+
+DEFAULT_ENGINE = "sglang"
+ENGINE_OF_GGUF = "llama.cpp"
+
+ROOMIER_FRACTIONS = (0.75, 0.8, 0.85, 0.88, 0.9, 0.92, 0.94, 0.95)
+"""Fractions to try where the engine's default leaves too small a pool: SGLang's default on a 24 GB card is 0.7, and
+both engines' own advice is to raise it as long as memory stays free."""
+
+_STARTS = {"fits", "tight"}
+
+
+class Machine(NamedTuple):
+    """GPUs side by side, and the offer they come with."""
+
+    gpu: Gpu
+    gpu_count: int
+    offer: Offer | None
+
+
+class Question(NamedTuple):
+    """What is the same for every machine of a plan. `served` is None where only the model's size is known.
+
+    settings: the engine's flags by tensor-parallel size, filled as machines ask for them.
+    """
+
+    model: ResolvedModel
+    served: ServedModel | None
+    estimate: RuleOfThumb
+    workload: Workload
+    request: Request
+    settings: dict[int, EngineSettings]
+
+    def settings_of(self, tensor_parallel: int) -> EngineSettings:
+        """The engine's flags for one way to split the model."""
+        found = self.settings.get(tensor_parallel)
+        if found is None:
+            found = self.settings[tensor_parallel] = settings_for(self.request, self.model, tensor_parallel)
+        return found
+
+
+def served_model(model: ResolvedModel) -> ServedModel | None:
+    """The model as `soong.memory` takes it; None when only its size is known."""
+    if model.architecture is None:
+        return None
+    return ServedModel(
+        key=model.key,
+        architecture=model.architecture,
+        quantization=model.quantization,
+        weights_bytes=model.weights_bytes,
+        weights_basis=model.weights_basis,
+        kv_dtype=model.quantization.kv_cache_dtype,
+    )
+
+
+def settings_for(request: Request, model: ResolvedModel, tensor_parallel: int) -> EngineSettings:
+    """The engine's flags for one way to split the model; GGUF files go to llama.cpp unless an engine is named."""
+    name = request.engine or (ENGINE_OF_GGUF if model.source == "gguf" else DEFAULT_ENGINE)
+    return EngineSettings(
+        name=name,
+        version=request.engine_version or engines.default_version(name),
+        memory_fraction=request.memory_fraction,
+        kv_cache_memory_bytes=request.kv_cache_memory_bytes,
+        tensor_parallel=tensor_parallel,
+        pipeline_parallel=request.pipeline_parallel,
+        enforce_eager=request.enforce_eager,
+        max_num_batched_tokens=request.max_num_batched_tokens,
+        max_num_seqs=request.max_num_seqs,
+    )
+
+
+def judged(question: Question, machine: Machine) -> Candidate:
+    """The candidate that a machine is for this question."""
+    if question.served is None:
+        return _by_rule_of_thumb(question, machine)
+    parallel, note = _tensor_parallel(question, machine.gpu_count)
+    settings = question.settings_of(max(parallel, 1))
+    problem = note if parallel == 0 else _unsupported(question.served, machine.gpu, settings)
+    if problem:
+        footprint = engines.footprint(question.served, machine.gpu, question.workload, settings)
+        return _made(question, machine, settings, footprint, "unsupported", (problem,))
+    footprint = engines.footprint(question.served, machine.gpu, question.workload, settings)
+    verdict, reasons = judge(footprint, question.workload.sequences)
+    if verdict == "too-small":
+        roomier = _roomier(question, machine, settings, footprint)
+        if roomier is not None:
+            settings, footprint, remark = roomier
+            verdict, reasons = "tight", (remark,)
+    notes = tuple(remark for remark in (note, _host_note(machine.gpu)) if remark)
+    return _made(question, machine, settings, footprint, verdict, (*reasons, *notes))
+
+
+def _made(
+    question: Question,
+    machine: Machine,
+    settings: EngineSettings,
+    footprint: Footprint,
+    verdict: Verdict,
+    reasons: tuple[str, ...],
+) -> Candidate:
+    argv: tuple[str, ...] = ()
+    if verdict in _STARTS:
+        argv = engines.launch_argv(question.model.serve_from, question.workload, settings)
+    return Candidate(
+        gpu=machine.gpu,
+        gpu_count=machine.gpu_count,
+        tensor_parallel=settings.tensor_parallel,
+        verdict=verdict,
+        reasons=reasons,
+        footprint=footprint,
+        offer=machine.offer,
+        engine_argv=argv,
+    )
+
+
+def _by_rule_of_thumb(question: Question, machine: Machine) -> Candidate:
+    verdict, reasons = judge_by_rule_of_thumb(question.estimate, machine.gpu, machine.gpu_count)
+    return Candidate(
+        gpu=machine.gpu,
+        gpu_count=machine.gpu_count,
+        tensor_parallel=machine.gpu_count,
+        verdict=verdict,
+        reasons=reasons,
+        footprint=None,
+        offer=machine.offer,
+        engine_argv=(),
+    )
+
+
+def _host_note(gpu: Gpu) -> str:
+    return "arm64 host: needs the engine's arm64 build" if gpu.cpu_architecture == "arm64" else ""
+
+
+def _roomier(
+    question: Question, machine: Machine, settings: EngineSettings, footprint: Footprint
+) -> tuple[EngineSettings, Footprint, str] | None:
+    """The smallest memory fraction above the engine's default with which it does start; None where none helps.
+
+    Nothing is tried where the fraction or the pool was given, or the need alone is more than the GPU has.
+    """
+    default = footprint.memory_fraction
+    given = settings.memory_fraction is not None or settings.kv_cache_memory_bytes is not None
+    if question.served is None or given or default is None or footprint.need_bytes > footprint.total_bytes:
+        return None
+    for fraction in ROOMIER_FRACTIONS:
+        if fraction <= default:
+            continue
+        raised = msgspec.structs.replace(settings, memory_fraction=fraction)
+        found = engines.footprint(question.served, machine.gpu, question.workload, raised)
+        if found.free_bytes < found.uncertainty_bytes:
+            return None
+        if found.starts and found.kv_pool_bytes + found.state_bytes >= found.workload_kv_bytes:
+            return raised, found, f"with a memory fraction of {fraction:g}; the engine's default {default:g} is too low"
+    return None
+
+
+def _tensor_parallel(question: Question, gpu_count: int) -> tuple[int, str]:
+    """How many GPUs share each layer, and a note where that is not all of them; 0 where the asked split cannot be."""
+    served, request = question.served, question.request
+    if served is None:
+        return gpu_count, ""
+    if request.tensor_parallel is not None:
+        problem = _split_problem(served.key, _Held(served), request.tensor_parallel)
+        return (0, problem) if problem else (request.tensor_parallel, "")
+    most = max(1, gpu_count // request.pipeline_parallel)
+    for parts in range(most, 1, -1):
+        if _split_problem(served.key, _Held(served), parts) is None:
+            return parts, "" if parts == most else f"uses {parts} of {most} GPUs: the heads do not divide further"
+    return 1, "" if most == 1 else f"uses 1 of {most} GPUs: the heads do not divide further"
+
+
+class _Held(NamedTuple):
+    """A model that rides along with its key: equal to any other, so that the key alone decides in a cache."""
+
+    served: ServedModel
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Held)
+
+    def __hash__(self) -> int:
+        return 0
+
+
+def _unsupported(served: ServedModel, gpu: Gpu, settings: EngineSettings) -> str | None:
+    """Why the engine cannot run the model on this kind of GPU; remembered, since thousands of plans ask the same."""
+    key = (served.key, gpu.id, gpu.compute_capability, settings.name, settings.version, settings.tensor_parallel)
+    if key not in _unsupported_by_key:
+        if len(_unsupported_by_key) >= MOST_KEPT:
+            _unsupported_by_key.clear()
+        _unsupported_by_key[key] = engines.supports(served, gpu, settings)
+    return _unsupported_by_key[key]
+
+
+MOST_KEPT = 16384
+_unsupported_by_key: dict[tuple[object, ...], str | None] = {}
+
+
+@lru_cache(maxsize=4096)
+def _split_problem(key: str, held: _Held, parts: int) -> str | None:  # noqa: ARG001 - the key is the cache's
+    return tensor_parallel_problem(held.served.architecture, parts, held.served.quantization)
