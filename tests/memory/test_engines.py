@@ -215,7 +215,8 @@ def quantized(name: str, **fields: Any) -> ServedModel:
 @pytest.mark.parametrize(
     ("model", "capability", "engine", "fragment"),
     [
-        (served(), (7, 5), "vllm", "no bfloat16"),
+        (served(), (7, 5), "vllm", None),
+        (served("gemma2-like", model_type="gemma2", head_dim=128), (7, 5), "vllm", "overflows in float16"),
         (served(), (7, 0), "vllm", "needs compute capability 7.5"),
         (served(), (8, 0), "vllm", None),
         (quantized("fp8"), (8, 0), "vllm", None),
@@ -236,9 +237,9 @@ def test_who_may_run_what(
         assert fragment in reason
 
 
-def test_a_bfloat16_model_may_be_cast_for_turing() -> None:
-    turing = a_gpu(14.56, (7, 5))
-    assert engines.supports(served(), turing, with_engine("vllm", dtype="float16")) is None
+def test_a_bfloat16_model_is_cast_for_turing() -> None:
+    assert engines.casts_to_float16(served(), a_gpu(14.56, (7, 5)))
+    assert not engines.casts_to_float16(served(), a_gpu(24, (8, 6)))
 
 
 def test_heads_must_divide_among_the_gpus() -> None:

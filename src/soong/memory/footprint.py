@@ -77,7 +77,8 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
         memory_fraction: the engine fraction used; None where a fixed pool or llama.cpp makes it meaningless.
         kv_pool_bytes: what the engine gives to keys and values. state_bytes: recurrent state inside or
         beside it.
-        kv_pool_tokens: the tokens the engine itself prints at start-up; None when it would not start.
+        kv_pool_tokens: the tokens the engine itself prints at start-up; None when it would not start, unless the pool
+            was given.
         max_concurrency: the engine's own "maximum concurrency" at this context; None when not printed.
         kv_bytes_per_token: for one more token of one sequence, on this GPU, all layers that grow.
         state_bytes_per_sequence: recurrent state and full windows, on this GPU.
@@ -87,6 +88,7 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
         max_sequences: how many sequences of the workload's context the pool holds.
         starts: the engine starts with this context. refusal: its reason when it does not.
         uncertainty_bytes: how far `free_bytes` may be off.
+        pool_uncertainty_bytes: how far `kv_pool_bytes` may be off; 0 where the pool is given.
     """
 
     total_bytes: int
@@ -109,3 +111,4 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     starts: bool
     refusal: str
     uncertainty_bytes: int
+    pool_uncertainty_bytes: int

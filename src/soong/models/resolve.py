@@ -187,7 +187,7 @@ def _from_path(word: str, quantization: str | None) -> ResolvedModel:
         )
     if path.lower().endswith(".gguf"):
         return _from_gguf(path, quantization, typed=word)
-    return _bare_config(path, word, quantization, _state(path))
+    return _bare_config(path, word, quantization, (_state(path), _state(_quant_beside(path))))
 
 
 def _from_folder(path: str, quantization: str | None, *, typed: str = "") -> ResolvedModel:
@@ -244,14 +244,24 @@ def _folder_state(path: str) -> tuple[State, ...]:
 
 
 @lru_cache(maxsize=MOST_KEPT)
-def _bare_config(path: str, typed: str, quantization: str | None, state: State) -> ResolvedModel:  # noqa: ARG001
+def _bare_config(
+    path: str,
+    typed: str,
+    quantization: str | None,
+    states: tuple[State, State],  # noqa: ARG001 - the cache's key
+) -> ResolvedModel:
     from pathlib import Path
 
     facts = _Facts(id=typed, source="config", serve_from=os.path.dirname(path) or ".")  # noqa: PTH120
-    beside = os.path.join(os.path.dirname(path), "hf_quant_config.json")  # noqa: PTH118, PTH120
-    is_config = os.path.basename(path) == "config.json"  # noqa: PTH119
-    hf_quant = _optional_config(beside) if is_config else None
-    return _read(_file_config(Path(path)), hf_quant, None, facts, quantization)
+    return _read(_file_config(Path(path)), _optional_config(_quant_beside(path)), None, facts, quantization)
+
+
+def _quant_beside(path: str) -> str:
+    """Where ModelOpt's description of a bare config would stand: `config.json` has `hf_quant_config.json` beside it,
+    a renamed `NAME.json` has `NAME.hf_quant_config.json`."""
+    folder, name = os.path.split(path)
+    stem = "" if name == "config.json" else f"{name.removesuffix('.json')}."
+    return os.path.join(folder, f"{stem}hf_quant_config.json")  # noqa: PTH118
 
 
 @lru_cache(maxsize=MOST_KEPT)

@@ -103,11 +103,12 @@ def judged(question: Question, machine: Machine) -> Candidate:
         return _made(question, machine, settings, footprint, "unsupported", (problem,))
     footprint = engines.footprint(question.served, machine.gpu, question.workload, settings)
     verdict, reasons = judge(footprint, question.workload.sequences)
-    if verdict == "too-small":
-        roomier = _roomier(question, machine, settings, footprint)
+    if verdict != "fits":
+        roomier = _roomier(question, settings, footprint, machine.gpu, starts=verdict == "tight")
         if roomier is not None:
-            settings, footprint, remark = roomier
-            verdict, reasons = "tight", (remark,)
+            settings, footprint, verdict, reasons = roomier
+    if verdict in _STARTS and engines.casts_to_float16(question.served, machine.gpu):
+        verdict, reasons = "tight", (*reasons, "no bf16 on this GPU: the engine casts the model to float16")
     notes = tuple(remark for remark in (note, _host_note(machine.gpu)) if remark)
     return _made(question, machine, settings, footprint, verdict, (*reasons, *notes))
 
@@ -154,26 +155,34 @@ def _host_note(gpu: Gpu) -> str:
 
 
 def _roomier(
-    question: Question, machine: Machine, settings: EngineSettings, footprint: Footprint
-) -> tuple[EngineSettings, Footprint, str] | None:
-    """The smallest memory fraction above the engine's default with which it does start; None where none helps.
+    question: Question, settings: EngineSettings, footprint: Footprint, gpu: Gpu, *, starts: bool
+) -> tuple[EngineSettings, Footprint, Verdict, tuple[str, ...]] | None:
+    """The smallest memory fraction above the engine's default that makes the plan fit, or at least start.
 
-    Nothing is tried where the fraction or the pool was given, or the need alone is more than the GPU has.
+    Nothing is tried where the fraction or the pool was given, or where the need alone is more than the GPU has; and
+    nothing is taken that leaves less free than the figures may be off.
+
+    Args:
+        question, settings, gpu: what is asked. footprint: with the default fraction.
+        starts: the engine starts with the default already, so that only a fit is better.
     """
     default = footprint.memory_fraction
     given = settings.memory_fraction is not None or settings.kv_cache_memory_bytes is not None
     if question.served is None or given or default is None or footprint.need_bytes > footprint.total_bytes:
         return None
-    for fraction in ROOMIER_FRACTIONS:
-        if fraction <= default:
-            continue
+    fallback = None
+    for fraction in (fraction for fraction in ROOMIER_FRACTIONS if fraction > default):
         raised = msgspec.structs.replace(settings, memory_fraction=fraction)
-        found = engines.footprint(question.served, machine.gpu, question.workload, raised)
+        found = engines.footprint(question.served, gpu, question.workload, raised)
         if found.free_bytes < found.uncertainty_bytes:
-            return None
-        if found.starts and found.kv_pool_bytes + found.state_bytes >= found.workload_kv_bytes:
-            return raised, found, f"with a memory fraction of {fraction:g}; the engine's default {default:g} is too low"
-    return None
+            break
+        verdict, reasons = judge(found, question.workload.sequences)
+        remark = f"memory fraction {fraction:g}: the engine's default {default:g} leaves too small a pool"
+        if verdict == "fits":
+            return raised, found, verdict, (remark,)
+        if verdict == "tight" and not starts and fallback is None:
+            fallback = raised, found, verdict, (remark, *reasons)
+    return fallback
 
 
 def _tensor_parallel(question: Question, gpu_count: int) -> tuple[int, str]:

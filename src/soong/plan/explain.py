@@ -66,6 +66,13 @@ def _weights(plan: Plan, candidate: Candidate) -> Iterator[str]:
     for part, size in sorted(share.parts.items(), key=lambda pair: -pair[1]):
         if size:
             yield _line(part, size)
+    for name, size, note in (
+        ("tables", share.buffers_bytes, "rotary tables and unpacked matrices, kept beside the weights"),
+        ("padding", share.padding_bytes, "what the kernel's layout adds"),
+        ("rounding", share.rounding_bytes, "what PyTorch's allocator adds to large tensors"),
+    ):
+        if size:
+            yield _line(name, size, note)
     yield _line("weights", candidate.footprint.weights_bytes, "= the sum on one GPU")
     yield ""
 

@@ -22,9 +22,17 @@ def judge(footprint: Footprint, sequences: int = 1) -> tuple[Verdict, tuple[str,
     `tight`: the engine starts with less. `too-small`: it does not start.
     """
     if not footprint.starts:
-        return "too-small", (footprint.refusal,)
+        return "too-small", (_why_too_small(footprint),)
     lacking = _lacking(footprint, sequences)
     return ("tight", (lacking,)) if lacking else ("fits", ())
+
+
+def _why_too_small(footprint: Footprint) -> str:
+    """The plain fact where the need is more than the GPU; else the engine's own reason."""
+    if footprint.need_bytes > footprint.total_bytes:
+        need, total = units.format_gib(footprint.need_bytes), units.format_gib(footprint.total_bytes)
+        return f"needs {need}, the GPU has {total}"
+    return footprint.refusal
 
 
 def _lacking(footprint: Footprint, sequences: int) -> str:
@@ -36,15 +44,11 @@ def _lacking(footprint: Footprint, sequences: int) -> str:
     if footprint.need_bytes * HEADROOM_FACTOR > footprint.total_bytes:
         need, total = units.format_gib(footprint.need_bytes), units.format_gib(footprint.total_bytes)
         return f"needs {need} of {total}: under 10% headroom"
-    if min(pool_bytes - footprint.workload_kv_bytes, _spare(footprint)) <= footprint.uncertainty_bytes:
-        return (
-            f"what is left is within the error of the figure, {units.format_gib(footprint.uncertainty_bytes)}"
-        )
+    if pool_bytes - footprint.workload_kv_bytes < footprint.pool_uncertainty_bytes:
+        return f"the pool's spare room is within its error, {units.format_gib(footprint.pool_uncertainty_bytes)}"
+    if footprint.free_bytes < footprint.uncertainty_bytes:
+        return f"what stays free is within its error, {units.format_gib(footprint.uncertainty_bytes)}"
     return ""
-
-
-def _spare(footprint: Footprint) -> int:
-    return footprint.total_bytes - footprint.need_bytes
 
 
 def judge_by_rule_of_thumb(

@@ -144,9 +144,18 @@ def _why_not(plan: Plan) -> list[str]:
     """The reasons beside the verdicts, each once, with the machines it holds for."""
     by_reason: dict[str, list[str]] = {}
     for candidate in plan.candidates:
+        if _plainly_too_small(candidate):
+            continue
         for reason in candidate.reasons:
             by_reason.setdefault(reason, []).append(row_id(candidate))
     return [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
+
+
+def _plainly_too_small(candidate: Candidate) -> bool:
+    """The table's columns say it already: the need is more than the card."""
+    footprint = candidate.footprint
+    too_small = candidate.verdict == "too-small"
+    return too_small and footprint is not None and footprint.need_bytes > footprint.total_bytes
 
 
 def _left_out(plan: Plan) -> list[str]:

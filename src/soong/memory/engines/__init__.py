@@ -47,6 +47,13 @@ def supports(model: ServedModel, gpu: Gpu, settings: EngineSettings) -> str | No
     return reason_against(model, gpu, settings)
 
 
+def casts_to_float16(model: ServedModel, gpu: Gpu) -> bool:
+    """Whether the engine would serve a bfloat16 model in float16, for want of bfloat16 on this GPU."""
+    from soong.memory.engines import _support
+
+    return _support.casts_to_float16(model, gpu)
+
+
 def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -> tuple[str, ...]:
     """The command that starts the engine with exactly the planned flags.
 

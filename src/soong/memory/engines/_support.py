@@ -172,11 +172,19 @@ def _against_format(
     return ""
 
 
+def casts_to_float16(model: ServedModel, gpu: Gpu) -> bool:
+    """Whether the engines serve this bfloat16 model in float16, since the GPU has no bfloat16.
+
+    Source: vLLM 0.33 `config/model.py` _resolve_auto_dtype (a warning, then float16), SGLang 0.5.23
+    `model_runner_components/load_model_utils.py` ("Use float16 due to lack of bfloat16 support").
+    """
+    capability = gpu.compute_capability
+    return capability is not None and capability < BFLOAT16_LEAST and model.architecture.dtype == "bfloat16"
+
+
 def _against_bfloat16(model: ServedModel, capability: Capability, settings: EngineSettings) -> str | None:
     if capability >= BFLOAT16_LEAST or model.architecture.dtype != "bfloat16" or settings.dtype == "float32":
         return None
     if model.architecture.model_type in FLOAT16_OVERFLOWS:
-        return "no bfloat16 on this GPU, and the model overflows in float16 (vLLM config/model.py)"
-    if settings.dtype == "float16":
-        return None
-    return "no bfloat16 on this GPU (compute capability 8.0); `--dtype float16` casts the model"
+        return "no bf16 on this GPU, and the model overflows in float16"
+    return None

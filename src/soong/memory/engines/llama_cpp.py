@@ -84,6 +84,7 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
         starts=not refusal,
         refusal=refusal,
         uncertainty_bytes=_uncertainty(runtime, weights, activations),
+        pool_uncertainty_bytes=0,
     )
 
 

@@ -113,7 +113,7 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
         cuda_graphs_bytes=graphs,
         free_bytes=free,
         memory_fraction=fraction,
-        kv_pool_tokens=None if refusal else pool_tokens,
+        kv_pool_tokens=pool_tokens if not refusal or settings.kv_cache_memory_bytes is not None else None,
         max_concurrency=None,
         kv_bytes_per_token=prepared.kv_bytes_per_token,
         state_bytes_per_sequence=prepared.state_bytes_per_sequence,
@@ -124,6 +124,7 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
         starts=not refusal,
         refusal=refusal,
         uncertainty_bytes=_uncertainty(runtime, weights, activations, graphs),
+        pool_uncertainty_bytes=0 if fraction is None else _uncertainty(0, weights, 0, 0),
     )
 
 

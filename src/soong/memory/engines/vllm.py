@@ -68,8 +68,11 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
     )
     terms = _terms(prepared, gpu, workload, settings)
     sized = _size(prepared, terms.pool_bytes, workload, terms.in_flight_tokens)
-    refusal = _refusal_of_budget(prepared, gpu, terms) or _refusal_of_pool(prepared, workload, terms, sized)
-    return _report(prepared, gpu, terms, sized, refusal)
+    of_budget = _refusal_of_budget(prepared, gpu, terms)
+    of_pool = _refusal_of_pool(prepared, workload, terms, sized)
+    # A pool of a given size has its tokens, whether or not the rest finds room on this GPU.
+    counted = not of_pool and (not of_budget or settings.kv_cache_memory_bytes is not None)
+    return _report(prepared, gpu, terms, sized, of_budget or of_pool, counted=counted)
 
 
 class _Terms(NamedTuple):
@@ -111,7 +114,9 @@ def _terms(prepared: _Prepared, gpu: Gpu, workload: Workload, settings: EngineSe
     )
 
 
-def _report(prepared: _Prepared, gpu: Gpu, terms: _Terms, sized: _Sized, refusal: str) -> Footprint:
+def _report(
+    prepared: _Prepared, gpu: Gpu, terms: _Terms, sized: _Sized, refusal: str, *, counted: bool
+) -> Footprint:
     weights = prepared.facts.weights_bytes
     fixed = terms.runtime_bytes + weights + terms.activations_bytes + terms.graphs_bytes
     return Footprint(
@@ -124,8 +129,8 @@ def _report(prepared: _Prepared, gpu: Gpu, terms: _Terms, sized: _Sized, refusal
         cuda_graphs_bytes=terms.graphs_bytes,
         free_bytes=terms.free_bytes,
         memory_fraction=terms.fraction,
-        kv_pool_tokens=None if refusal else sized.tokens,
-        max_concurrency=None if refusal else sized.concurrency,
+        kv_pool_tokens=sized.tokens if counted else None,
+        max_concurrency=sized.concurrency if counted else None,
         kv_bytes_per_token=prepared.kv_bytes_per_token,
         state_bytes_per_sequence=prepared.state_bytes_per_sequence,
         workload_kv_bytes=sized.workload_bytes,
@@ -135,6 +140,7 @@ def _report(prepared: _Prepared, gpu: Gpu, terms: _Terms, sized: _Sized, refusal
         starts=not refusal,
         refusal=refusal,
         uncertainty_bytes=_uncertainty(prepared, terms),
+        pool_uncertainty_bytes=0 if terms.fraction is None else _uncertainty(prepared, terms),
     )
 
 
