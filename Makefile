@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check bench tables clean
+.PHONY: setup demo test check bench tables picture clean
 
 setup: $(READY)  ## a virtual environment with soong and its tools
 
@@ -39,6 +39,9 @@ bench: setup  ## the tables that the docs quote
 tables: setup  ## compile src/soong/data/*.toml after editing them
 	$(BIN)/python -m soong.tables
 	$(BIN)/python -m soong.plan.listing
+
+picture: setup  ## the README's picture, from a real screen
+	$(BIN)/python docs/picture.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache

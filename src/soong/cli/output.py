@@ -56,9 +56,7 @@ class Output:
         """Whether a person sits at both ends, and has not forbidden questions."""
         return not (self.no_input or self.as_json) and sys.stdin.isatty() and sys.stderr.isatty()
 
-    def answer(
-        self, *, data: Callable[[], Any], ids: Iterable[str], human: Callable[[], str]
-    ) -> None:
+    def answer(self, *, data: Callable[[], Any], ids: Iterable[str], human: Callable[[], str]) -> None:
         """The answer in the mode that was asked for; only that one is computed.
 
         Args:

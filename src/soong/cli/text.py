@@ -59,7 +59,11 @@ def table(
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(_widest(row[index]) for row in [columns, *cells]) for index in range(len(columns))]
     widths = _squeezed(widths, (fit or screen_width()) - 3 * len(columns) - 1)
-    lines = [_rule("┌┬┐", widths), *_lines([style(name, "bold") for name in columns], widths, ()), _rule("├┼┤", widths)]
+    lines = [
+        _rule("┌┬┐", widths),
+        *_lines([style(name, "bold") for name in columns], widths, ()),
+        _rule("├┼┤", widths),
+    ]
     for row in cells:
         lines += _lines(row, widths, right)
     lines.append(_rule("└┴┘", widths))
@@ -122,7 +126,11 @@ def _wrapped(cell: str, size: int) -> list[str]:
 
     lines: list[str] = []
     for line in cell.split("\n"):
-        lines += [line] if width(line) <= size else wrap(line, size, subsequent_indent="  " if line[:1] == "•" else "")
+        lines += (
+            [line]
+            if width(line) <= size
+            else wrap(line, size, subsequent_indent="  " if line[:1] == "•" else "")
+        )
     return lines
 
 

@@ -15,7 +15,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Part = Literal[
-    "embedding", "attention", "mlp", "experts", "router", "norm", "lm_head", "vision", "audio", "projector", "state", "mtp", "other"
+    "embedding",
+    "attention",
+    "mlp",
+    "experts",
+    "router",
+    "norm",
+    "lm_head",
+    "vision",
+    "audio",
+    "projector",
+    "state",
+    "mtp",
+    "other",
 ]
 """What a weight is for, for the printed breakdown."""
 

@@ -56,7 +56,9 @@ class Config:
             if value is not None:
                 return self._checked_integer(key, value, least)
         if default is None:
-            raise ConfigError(f"config.json lacks `{self.where(keys[0])}`", why="the memory cannot be computed without it")
+            raise ConfigError(
+                f"config.json lacks `{self.where(keys[0])}`", why="the memory cannot be computed without it"
+            )
         return default
 
     def _checked_integer(self, key: str, value: object, least: int) -> int:
@@ -124,7 +126,9 @@ class Config:
         """A number of layers: at least one, at most `MOST_LAYERS`."""
         count = self.integer(*(keys or ("num_hidden_layers",)), least=1)
         if count > MOST_LAYERS:
-            raise ConfigError(f"`{self.where(keys[0] if keys else 'num_hidden_layers')}` is {count:,}, which no real model has")
+            raise ConfigError(
+                f"`{self.where(keys[0] if keys else 'num_hidden_layers')}` is {count:,}, which no real model has"
+            )
         return count
 
 

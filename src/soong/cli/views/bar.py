@@ -38,6 +38,8 @@ def cells(sizes: list[int], total: int, width: int) -> list[int]:
 
 def legend(slices: list[Slice]) -> str:
     """The parts with their sizes, in the order of the bar, on two lines."""
-    parts = [f"{part.mark} {part.label} {units.format_gib(part.size_bytes)}" for part in slices if part.size_bytes]
+    parts = [
+        f"{part.mark} {part.label} {units.format_gib(part.size_bytes)}" for part in slices if part.size_bytes
+    ]
     half = (len(parts) + 1) // 2
     return "\n".join("   ".join(line) for line in (parts[:half], parts[half:]) if line)

@@ -181,7 +181,9 @@ def read_architecture(config: Config) -> Architecture:
     module_name = FAMILIES.get(model_type)
     if module_name is None:
         raise UnknownFamilyError(
-            f"soong does not know the model type `{model_type}`" if model_type else "config.json names no `model_type`",
+            f"soong does not know the model type `{model_type}`"
+            if model_type
+            else "config.json names no `model_type`",
             why="its layers cannot be computed from the config alone",
             hints=(
                 "soong models add --name my-model --hf-path ORG/NAME --params 12 --quantization fp16 --context 8192"

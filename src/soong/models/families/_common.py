@@ -12,7 +12,13 @@ if TYPE_CHECKING:
     from soong.models.architecture import Cache, Weight
     from soong.models.config_json import Config
 
-DTYPES = {"bfloat16": "bfloat16", "float16": "float16", "float32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+DTYPES = {
+    "bfloat16": "bfloat16",
+    "float16": "float16",
+    "float32": "float32",
+    "bf16": "bfloat16",
+    "fp16": "float16",
+}
 
 
 class Base(NamedTuple):
@@ -97,13 +103,21 @@ def context_limit(config: Config) -> int | None:
 
 def _rotary_scalings(config: Config) -> list[Config]:
     """The rotary settings: one, or one for each kind of layer."""
-    scaling = config.section("rope_scaling") if "rope_scaling" in config else config.section("rope_parameters")
+    scaling = (
+        config.section("rope_scaling") if "rope_scaling" in config else config.section("rope_parameters")
+    )
     nested = [scaling.section(key) for key, value in scaling.values.items() if isinstance(value, dict)]
     return nested or [scaling]
 
 
 def architecture(
-    config: Config, base: Base, *, heads: int, weights: tuple[Weight, ...], caches: tuple[Cache, ...], **more: Any
+    config: Config,
+    base: Base,
+    *,
+    heads: int,
+    weights: tuple[Weight, ...],
+    caches: tuple[Cache, ...],
+    **more: Any,
 ) -> Architecture:
     """The finished value; `more` holds what only some families set."""
     names = config.texts("architectures")

@@ -46,7 +46,9 @@ def linear(
     ]
     if bias:
         bias_shard: Shard = "replicated" if shard == "row" else shard
-        weights.append(vector(f"{path}.bias", out_size, part, bias_shard, layers=layers, heads=heads, served=served))
+        weights.append(
+            vector(f"{path}.bias", out_size, part, bias_shard, layers=layers, heads=heads, served=served)
+        )
     return weights
 
 
@@ -63,7 +65,14 @@ def vector(
 ) -> Weight:
     """A vector: a bias, a norm's scale, a sink."""
     return Weight(
-        path=path, shape=(size,), part=part, shard=shard, layers=layers, heads=heads, dtype=dtype, served=served
+        path=path,
+        shape=(size,),
+        part=part,
+        shard=shard,
+        layers=layers,
+        heads=heads,
+        dtype=dtype,
+        served=served,
     )
 
 
@@ -81,7 +90,9 @@ def matrix(
     return Weight(path=path, shape=shape, part=part, shard=shard, layers=layers, heads=heads, dtype=dtype)
 
 
-def norm(path: str, size: int, *, layers: Layers = (), bias: bool = False, served: bool = True) -> list[Weight]:
+def norm(
+    path: str, size: int, *, layers: Layers = (), bias: bool = False, served: bool = True
+) -> list[Weight]:
     """A normalisation's scale (RMSNorm) and, for LayerNorm, its bias."""
     weights = [vector(path, size, "norm", layers=layers, served=served)]
     if bias:
@@ -94,11 +105,15 @@ def embedding(path: str, vocab_size: int, hidden_size: int) -> Weight:
     return Weight(path=path, shape=(vocab_size, hidden_size), part="embedding", shard="vocab")
 
 
-def lm_head(vocab_size: int, hidden_size: int, *, tied: bool, bias: bool = False, path: str = "lm_head") -> list[Weight]:
+def lm_head(
+    vocab_size: int, hidden_size: int, *, tied: bool, bias: bool = False, path: str = "lm_head"
+) -> list[Weight]:
     """The output projection; nothing where it shares the embedding's memory."""
     weights = []
     if not tied:
-        weights.append(Weight(path=path, shape=(vocab_size, hidden_size), part="lm_head", shard="vocab", linear=True))
+        weights.append(
+            Weight(path=path, shape=(vocab_size, hidden_size), part="lm_head", shard="vocab", linear=True)
+        )
     if bias:
         weights.append(vector(f"{path}.bias", vocab_size, "lm_head", "vocab"))
     return weights
@@ -122,19 +137,40 @@ def grouped_attention(
     value_dim = value_dim or head_dim
     return [
         *linear(query, heads * head_dim, hidden_size, "attention", "column", layers=layers, bias=bias),
-        *linear(key, kv_heads * head_dim, hidden_size, "attention", "kv", layers=layers, bias=bias, heads=kv_heads),
-        *linear(value, kv_heads * value_dim, hidden_size, "attention", "kv", layers=layers, bias=bias, heads=kv_heads),
+        *linear(
+            key, kv_heads * head_dim, hidden_size, "attention", "kv", layers=layers, bias=bias, heads=kv_heads
+        ),
+        *linear(
+            value,
+            kv_heads * value_dim,
+            hidden_size,
+            "attention",
+            "kv",
+            layers=layers,
+            bias=bias,
+            heads=kv_heads,
+        ),
         *linear(out, hidden_size, heads * value_dim, "attention", "row", layers=layers, bias=out_bias),
     ]
 
 
 def gated_mlp(
-    prefix: str, *, hidden_size: int, intermediate_size: int, layers: Layers, bias: bool = False, part: Part = "mlp"
+    prefix: str,
+    *,
+    hidden_size: int,
+    intermediate_size: int,
+    layers: Layers,
+    bias: bool = False,
+    part: Part = "mlp",
 ) -> list[Weight]:
     """SwiGLU and its like: gate, up and down."""
     return [
-        *linear(f"{prefix}.gate_proj", intermediate_size, hidden_size, part, "column", layers=layers, bias=bias),
-        *linear(f"{prefix}.up_proj", intermediate_size, hidden_size, part, "column", layers=layers, bias=bias),
+        *linear(
+            f"{prefix}.gate_proj", intermediate_size, hidden_size, part, "column", layers=layers, bias=bias
+        ),
+        *linear(
+            f"{prefix}.up_proj", intermediate_size, hidden_size, part, "column", layers=layers, bias=bias
+        ),
         *linear(f"{prefix}.down_proj", hidden_size, intermediate_size, part, "row", layers=layers, bias=bias),
     ]
 
