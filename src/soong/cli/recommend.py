@@ -73,11 +73,10 @@ def _page(task: str, found: tuple[Recommendation, ...]) -> str:
         ]
         for one in found
     ]
-    return "\n".join(
-        (
-            f"For {task}: {text.style(best.model, 'bold')} on {best.machine}, "
-            f"${best.usd_per_hour:.2f}/hour on {best.cloud} (price of {best.price_as_of})",
-            text.table(["Model", "GPU", "$/hour", "Context", "Why"], rows, right=(2, 3)),
-            f"Next: soong plan {best.model} --context {best.context_tokens}",
-        )
+    price = f"${best.usd_per_hour:.2f}/hour on {best.cloud} (price of {best.price_as_of})"
+    lines = (
+        f"For {task}: {text.style(best.model, 'bold')} on {best.machine}, {price}",
+        text.table(["Model", "GPU", "$/hour", "Context", "Why"], rows, right=(2, 3)),
+        f"Next: soong plan {best.model} --context {best.context_tokens}",
     )
+    return "\n".join(lines)

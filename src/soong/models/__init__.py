@@ -1,0 +1,1 @@
+"""Which model? Its build, its weights, and what it is good for."""

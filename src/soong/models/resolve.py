@@ -257,8 +257,10 @@ def _bare_config(
 
 
 def _quant_beside(path: str) -> str:
-    """Where ModelOpt's description of a bare config would stand: `config.json` has `hf_quant_config.json` beside it,
-    a renamed `NAME.json` has `NAME.hf_quant_config.json`."""
+    """Where ModelOpt's description of a bare config would stand.
+
+    `config.json` has `hf_quant_config.json` beside it, a renamed `NAME.json` has `NAME.hf_quant_config.json`.
+    """
     folder, name = os.path.split(path)
     stem = "" if name == "config.json" else f"{name.removesuffix('.json')}."
     return os.path.join(folder, f"{stem}hf_quant_config.json")  # noqa: PTH118

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from soong.plan.plan import Plan
 
 
-def plan(model: str, *, allow_network: bool = True, **options: Any) -> Plan:
+def plan_model(model: str, *, allow_network: bool = True, **options: Any) -> Plan:
     """What `model` needs, which machines hold it, and the one to take.
 
     Args:

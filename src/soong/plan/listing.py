@@ -112,6 +112,4 @@ def main(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    from soong.plan import listing
-
-    sys.exit(listing.main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

@@ -186,8 +186,8 @@ def read_architecture(config: Config) -> Architecture:
             else "config.json names no `model_type`",
             why="its layers cannot be computed from the config alone",
             hints=(
-                "soong models add --name my-model --hf-path ORG/NAME --params 12 --quantization fp16 --context 8192"
-                "  # then planned by the rule of thumb, and marked",
+                "plan it by the rule of thumb, marked: soong models add --name my-model --hf-path ORG/NAME"
+                " --params 12 --quantization fp16 --context 8192",
             ),
         )
     module = import_module(f"soong.models.families.{module_name}")

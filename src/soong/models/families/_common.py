@@ -60,7 +60,7 @@ def attention_sizes(config: Config) -> tuple[int, int, int]:
 
 
 def dtype(config: Config, default: str = "bfloat16") -> str:
-    """The type of unquantised weights. `default` where the file is silent, which engines also assume of 16-bit files."""
+    """The type of unquantised weights; `default` where the file is silent, which engines also assume."""
     return DTYPES.get(config.text("dtype") or config.text("torch_dtype"), default)
 
 

@@ -188,6 +188,11 @@ def experts(
     """Routed experts, each a gated MLP; tensor parallel divides every expert's intermediate size."""
     gate, up, down = (f"{prefix}.0.{name}" for name in names)
     wide, narrow = (intermediate_size, hidden_size), (hidden_size, intermediate_size)
+    bricks: tuple[tuple[str, tuple[int, int], Shard], ...] = (
+        (gate, wide, "column"),
+        (up, wide, "column"),
+        (down, narrow, "row"),
+    )
     return [
         Weight(
             path=path,
@@ -199,7 +204,7 @@ def experts(
             active_copies=per_token,
             linear=True,
         )
-        for path, shape, shard in ((gate, wide, "column"), (up, wide, "column"), (down, narrow, "row"))
+        for path, shape, shard in bricks
     ]
 
 
