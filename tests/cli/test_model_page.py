@@ -1,4 +1,4 @@
-"""The specification's page, command by command and message by message, as its rulings have it."""
+"""The specification's page, command by command and message by message."""
 
 from __future__ import annotations
 

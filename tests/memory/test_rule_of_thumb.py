@@ -1,4 +1,4 @@
-"""The specification's formula, with the numbers that its page and rulings state."""
+"""The specification's formula, with the numbers that its page states, made consistent."""
 
 from __future__ import annotations
 

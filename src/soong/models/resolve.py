@@ -18,6 +18,7 @@ from soong.errors import ConfigError, NotFoundError, RemoteError, SoongError, Us
 from soong.models import catalogue
 from soong.models.config_json import Config, parse_config
 from soong.models.families import UnknownFamilyError, read_architecture
+from soong.models.model import SIXTEEN_BIT
 from soong.models.quantization import Quantization, checkpoint_bytes, read_quantization, uniform
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ class ResolvedModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         hf_quant: hf_quant_config.json, where there is one.
         gguf: the file's own table; None for all else.
         licence, gated: from the catalogue or the Hub; "" and None where not known.
+        stated_label: the catalogue's word for plain 16-bit weights, which people take for one thing.
     """
 
     id: str
@@ -98,11 +100,12 @@ class ResolvedModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     gguf: GgufFile | None = None
     licence: str = ""
     gated: bool | None = None
+    stated_label: str = ""
 
     @property
     def quantization_label(self) -> str:
-        """For people: "BF16", "INT4 (AWQ)", "Q4_K_M"."""
-        return self.quantization.label
+        """For people: "BF16", "INT4 (AWQ)", "Q4_K_M"; the catalogue's own word between the two 16-bit types."""
+        return self.stated_label or self.quantization.label
 
     @property
     def quantization_id(self) -> str:
@@ -583,6 +586,7 @@ def _read(
         hf_quant=dict(hf_quant.values) if hf_quant else None,
         licence=facts.licence,
         gated=facts.gated,
+        stated_label=facts.word.upper() if facts.word in SIXTEEN_BIT and not storage.formats else "",
     )
 
 
