@@ -8,7 +8,7 @@ import msgspec
 
 from soong import units
 from soong.cli import prompts
-from soong.errors import NotFoundError, SoongError, UsageError
+from soong.errors import ConfigError, RemoteError, UsageError
 from soong.memory.rule_of_thumb import (
     BYTES_PER_PARAMETER,
     RuleOfThumb,
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 BILLION = 10**9
 MOST_BILLIONS = 100_000
 QUANTIZATION_WORDS = (
-    ("fp32", "FP32 (4 bytes/param)"),
     ("fp16", "FP16 (2 bytes/param)"),
+    ("fp32", "FP32 (4 bytes/param)"),
     ("int8", "INT8 (1 byte/param)"),
     ("int4", "INT4 (0.5 bytes/param)"),
 )
@@ -56,7 +56,8 @@ def add_model(answers: Answers, *, out: Output, offline: bool) -> None:
     from soong.models.model import Model
     from soong.user_tables import add_row
 
-    estimate = rule_of_thumb(row["parameters"] / BILLION, _stated(row, found), row["context_limit_tokens"])
+    stated = answers.quantization or _stated(row, found)
+    estimate = rule_of_thumb(row["parameters"] / BILLION, stated, row["context_limit_tokens"])
     add_row("models", row, Model)
     _report(row, estimate, out=out)
 
@@ -71,7 +72,7 @@ def _stated(row: dict[str, Any], found: ResolvedModel | None) -> str:
 def _check(answers: Answers) -> None:
     """Refuse typed nonsense before anything is asked or fetched."""
     if answers.name is not None:
-        check_name(answers.name)
+        check_free_name(answers.name)
     if answers.hf_path is not None:
         check_path(answers.hf_path)
     if answers.params is not None:
@@ -97,6 +98,21 @@ def check_name(name: str) -> str:
             hints=("soong models add --name my-model",),
         )
     return name
+
+
+def check_free_name(name: str) -> str:
+    """A model id that no built-in model has.
+
+    Raises:
+        UsageError: it is malformed or taken.
+    """
+    _refuse_built_in(check_name(name))
+    return name
+
+
+def _name_from_path(hf_path: str | None) -> str | None:
+    """The id that a repository's name suggests."""
+    return hf_path.rsplit("/", 1)[-1].lower() if hf_path else None
 
 
 def check_path(path: str) -> str:
@@ -134,32 +150,50 @@ def parse_billions(text: str) -> int:
 
 
 def _read_repository(answers: Answers, *, out: Output, offline: bool) -> ResolvedModel | None:
-    """What the repository says; None when there is nothing to ask of it: everything was typed, or no path was."""
+    """What the repository says; None where everything was typed, no path was, or it could not be asked.
+
+    A missing or gated path is refused also where everything was typed: nobody wants to save it.
+    """
+    if answers.hf_path is None:
+        return None
     typed_everything = None not in (answers.params, answers.quantization, answers.context)
-    if answers.hf_path is None or typed_everything:
+    if typed_everything and offline:
         return None
     from soong.models.resolve import resolve
 
     out.say(f"Reading {answers.hf_path} …")
     try:
-        return resolve(answers.hf_path, allow_network=not offline)
-    except (NotFoundError, SoongError) as error:
-        if error.code in {"remote", "timed-out"} and out.can_ask:
-            out.warn(f"{error}: please type what its files would have said")
+        found = resolve(answers.hf_path, allow_network=not offline)
+    except ConfigError as error:
+        if not typed_everything:
+            raise
+        out.say(f"Not checked: {error}")
+        return None
+    except RemoteError as error:
+        if typed_everything or out.can_ask:
+            out.say(f"Not checked: {error}")
             return None
-        if error.code in {"remote", "timed-out"}:
-            hint = f"soong models add --hf-path {answers.hf_path} --params 12 --quantization fp16 --context 128000"
-            raise type(error)(
-                error.message, why=error.why, hints=(*error.hints, hint), docs=error.docs
-            ) from None
-        raise
+        raise type(error)(
+            error.message, why=error.why, hints=(*error.hints, _typed_hint(answers)), docs=error.docs
+        ) from None
+    return None if typed_everything else found
+
+
+def _typed_hint(answers: Answers) -> str:
+    name = f" --name {answers.name}" if answers.name else ""
+    return (
+        f"type what its files would have said: soong models add{name} --hf-path {answers.hf_path}"
+        " --params 12 --quantization fp16 --context 128000"
+    )
 
 
 def _ask_for_the_rest(answers: Answers, *, out: Output) -> Answers:
     """The specification's prompts, for what is still open."""
     if out.can_ask and answers == Answers():
         out.say("Add Custom Model\n")
-    name = answers.name or prompts.ask_text("Model name/ID:", out=out, option="--name", check=check_name)
+    name = answers.name or _name_from_path(answers.hf_path)
+    if name is None:
+        name = prompts.ask_text("Model name/ID:", out=out, option="--name", check=check_free_name)
     hf_path = answers.hf_path or prompts.ask_text(
         "HuggingFace model path:", out=out, option="--hf-path", check=check_path
     )
@@ -181,7 +215,7 @@ def _ask_for_the_rest(answers: Answers, *, out: Output) -> Answers:
 def _row(answers: Answers, found: ResolvedModel | None) -> dict[str, Any]:
     """The row for the user's table; typed answers win over what the repository says."""
     hf_path = answers.hf_path or ""
-    name = answers.name or hf_path.rsplit("/", 1)[-1].lower()
+    name = answers.name or _name_from_path(hf_path) or ""
     check_name(name)
     row: dict[str, Any] = {"id": name, "name": name, "hf_path": hf_path}
     row["parameters"] = parse_billions(answers.params) if answers.params else _of(found).parameters
@@ -213,7 +247,9 @@ def _of(found: ResolvedModel | None) -> ResolvedModel:
 
 
 def _refuse_built_in(name: str) -> None:
-    if any(model.id == name and not model.custom for model in _models()):
+    if name.lower().endswith((".json", ".gguf")):
+        raise UsageError(f"`{name}` would be taken for a file", hints=("choose another `--name`",))
+    if any(model.id == name.lower() and not model.custom for model in _models()):
         raise UsageError(
             f"'{name}' is a built-in model",
             why="only custom models can be added or removed",

@@ -161,9 +161,11 @@ def _decode(data: bytes) -> object:
         import json
 
         try:
-            return json.loads(data)
+            values = json.loads(data)
+            msgspec.json.encode(values)  # Python's reader lets half a surrogate pair through
         except ValueError as error:
             raise msgspec.DecodeError(str(error)) from None
+        return values
 
 
 def read_config(path: Path) -> Config:

@@ -159,6 +159,8 @@ def resolve(
         return _from_hub(word, quantization, allow_network=allow_network, progress=progress)
     if os.path.isfile(os.path.join(word, "config.json")):  # noqa: PTH113, PTH118
         return _from_folder(word, quantization)
+    if os.path.isdir(word):  # noqa: PTH112
+        return _from_folder(word, quantization)
     raise catalogue.not_found(word)
 
 
@@ -188,6 +190,8 @@ def _from_path(word: str, quantization: str | None) -> ResolvedModel:
         raise NotFoundError(
             f"no file or folder {word}", hints=("a model of Hugging Face is written ORG/NAME",)
         )
+    if not os.path.isfile(path):  # noqa: PTH113 - a pipe would be waited for
+        raise ConfigError(f"{word} is neither a file nor a folder")
     if path.lower().endswith(".gguf"):
         return _from_gguf(path, quantization, typed=word)
     return _bare_config(path, word, quantization, (_state(path), _state(_quant_beside(path))))

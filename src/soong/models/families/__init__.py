@@ -170,6 +170,25 @@ class UnknownFamilyError(ConfigError):
     code = "unknown-model-type"
 
 
+def _what_is_known(config: Config) -> str:
+    """What the config says all the same, and why that is not enough."""
+    names = {"num_hidden_layers": "layers", "hidden_size": "wide", "vocab_size": "words"}
+    stated = [
+        f"{config.values[key]} {name}"
+        for key, name in names.items()
+        if isinstance(config.values.get(key), int)
+    ]
+    known = f"it states {', '.join(stated)}; " if stated else ""
+    return f"{known}its layers cannot be computed from the config alone"
+
+
+def _nearest_types(model_type: str) -> tuple[str, ...]:
+    from difflib import get_close_matches
+
+    near = get_close_matches(model_type[:60], FAMILIES, n=3)
+    return (f"the nearest of the {len(FAMILIES)} known types: {', '.join(near)}",) if near else ()
+
+
 def read_architecture(config: Config) -> Architecture:
     """The architecture that a config.json describes.
 
@@ -184,8 +203,9 @@ def read_architecture(config: Config) -> Architecture:
             f"soong does not know the model type `{model_type}`"
             if model_type
             else "config.json names no `model_type`",
-            why="its layers cannot be computed from the config alone",
+            why=_what_is_known(config),
             hints=(
+                *_nearest_types(model_type),
                 "plan it by the rule of thumb, marked: soong models add --name my-model --hf-path ORG/NAME"
                 " --params 12 --quantization fp16 --context 8192",
             ),

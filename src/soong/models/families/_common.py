@@ -95,9 +95,11 @@ def context_limit(config: Config) -> int | None:
         return limit
     factor = 1.0
     for scaling in _rotary_scalings(config):
-        kind = scaling.values.get("rope_type") or scaling.values.get("type") or "default"
+        kind = scaling.text("rope_type") or scaling.text("type") or "default"
         if kind not in ALREADY_SCALED:
             factor = scaling.number("factor", factor)
+        if factor <= 0:
+            raise ConfigError(f"`{scaling.where('factor')}` is {factor:g}, which no real model has")
     return int(limit * factor)
 
 

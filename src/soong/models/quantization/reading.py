@@ -85,6 +85,7 @@ def uniform(name: str, dtype: str = "bfloat16") -> Quantization:
 
 
 def _section(config: Config) -> Config | None:
+    config.section("quantization_config")  # refuses what is no object; the older names may be plain words
     for place in (config, config.section("text_config"), config.section("llm_config")):
         for key in SECTIONS:
             if key in place and isinstance(place.values[key], dict):
@@ -323,13 +324,14 @@ def _quantized_layer_rules(section: Config) -> tuple[Rule, ...]:
     """Mixed precision: modules by name, gathered by their format."""
     stated = section.section("quantized_layers")
     by_form: dict[Format, list[str]] = {}
-    known: dict[tuple[object, object], Format | None] = {}
+    known: dict[tuple[str, int], Format | None] = {}
     for name, own in stated.values.items():
         if not isinstance(own, dict) or _LATER_EXPERT.search(name):
             continue
-        algorithm, group = own.get("quant_algo"), own.get("group_size", 16)
+        group = own.get("group_size", 16)
+        algorithm, group = str(own.get("quant_algo")), group if isinstance(group, int) else 16
         if (algorithm, group) not in known:
-            known[algorithm, group] = _algorithm(str(algorithm), group if isinstance(group, int) else 16)
+            known[algorithm, group] = _algorithm(algorithm, group)
         form = known[algorithm, group]
         if form is not None:
             by_form.setdefault(form, []).append(name)
