@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -43,7 +42,8 @@ class Machine(NamedTuple):
 class Question(NamedTuple):
     """What is the same for every machine of a plan. `served` is None where only the model's size is known.
 
-    settings: the engine's flags by tensor-parallel size, filled as machines ask for them.
+    settings: the engine's flags by tensor-parallel size, filled as machines ask for them. argv: the commands, by
+    tensor-parallel size and memory fraction, the two flags that machines differ in; filled likewise.
     """
 
     model: ResolvedModel
@@ -52,12 +52,22 @@ class Question(NamedTuple):
     workload: Workload
     request: Request
     settings: dict[int, EngineSettings]
+    argv: dict[tuple[int, float | None], tuple[str, ...]]
 
     def settings_of(self, tensor_parallel: int) -> EngineSettings:
         """The engine's flags for one way to split the model."""
         found = self.settings.get(tensor_parallel)
         if found is None:
             found = self.settings[tensor_parallel] = settings_for(self.request, self.model, tensor_parallel)
+        return found
+
+    def argv_of(self, settings: EngineSettings) -> tuple[str, ...]:
+        """The command that starts the engine with these flags."""
+        key = (settings.tensor_parallel, settings.memory_fraction)
+        found = self.argv.get(key)
+        if found is None:
+            found = engines.launch_argv(self.model.serve_from, self.workload, settings)
+            self.argv[key] = found
         return found
 
 
@@ -93,24 +103,27 @@ def settings_for(request: Request, model: ResolvedModel, tensor_parallel: int) -
 
 def judged(question: Question, machine: Machine) -> Candidate:
     """The candidate that a machine is for this question."""
-    if question.served is None:
+    served = question.served
+    if served is None:
         return _by_rule_of_thumb(question, machine)
-    parallel, note = _tensor_parallel(question, machine.gpu_count)
+    parallel, note = _tensor_parallel(served, question.request, machine.gpu_count)
     settings = question.settings_of(max(parallel, 1))
-    problem = note if parallel == 0 else _unsupported(question.served, machine.gpu, settings)
+    support = _support(served, machine.gpu, settings)
+    problem = note if parallel == 0 else support.problem
+    footprint = engines.footprint(served, machine.gpu, question.workload, settings)
     if problem:
-        footprint = engines.footprint(question.served, machine.gpu, question.workload, settings)
         return _made(question, machine, settings, footprint, "unsupported", (problem,))
-    footprint = engines.footprint(question.served, machine.gpu, question.workload, settings)
     verdict, reasons = judge(footprint, question.workload.sequences)
     if verdict != "fits":
         roomier = _roomier(question, settings, footprint, machine.gpu, starts=verdict == "tight")
         if roomier is not None:
             settings, footprint, verdict, reasons = roomier
-    if verdict in _STARTS and engines.casts_to_float16(question.served, machine.gpu):
+    if verdict in _STARTS and support.casts_to_float16:
         verdict, reasons = "tight", (*reasons, "no bf16 on this GPU: the engine casts the model to float16")
-    notes = tuple(remark for remark in (note, _host_note(machine.gpu)) if remark)
-    return _made(question, machine, settings, footprint, verdict, (*reasons, *notes))
+    for remark in (note, _host_note(machine.gpu)):
+        if remark:
+            reasons = (*reasons, remark)
+    return _made(question, machine, settings, footprint, verdict, reasons)
 
 
 def _made(
@@ -121,9 +134,7 @@ def _made(
     verdict: Verdict,
     reasons: tuple[str, ...],
 ) -> Candidate:
-    argv: tuple[str, ...] = ()
-    if verdict in _STARTS:
-        argv = engines.launch_argv(question.model.serve_from, question.workload, settings)
+    argv = question.argv_of(settings) if verdict in _STARTS else ()
     return Candidate(
         gpu=machine.gpu,
         gpu_count=machine.gpu_count,
@@ -185,47 +196,63 @@ def _roomier(
     return fallback
 
 
-def _tensor_parallel(question: Question, gpu_count: int) -> tuple[int, str]:
+def _tensor_parallel(served: ServedModel, request: Request, gpu_count: int) -> tuple[int, str]:
+    """The split for a machine, as `_split` finds it; remembered by the model's key and what was asked."""
+    key = (served.key, gpu_count, request.tensor_parallel, request.pipeline_parallel)
+    found = _splits_by_key.get(key)
+    if found is None:
+        if len(_splits_by_key) >= MOST_KEPT:
+            _splits_by_key.clear()
+        found = _splits_by_key[key] = _split(served, request, gpu_count)
+    return found
+
+
+def _split(served: ServedModel, request: Request, gpu_count: int) -> tuple[int, str]:
     """How many GPUs share each layer, and a note where that is not all of them; 0 where the asked split cannot be."""
-    served, request = question.served, question.request
-    if served is None:
-        return gpu_count, ""
     if request.tensor_parallel is not None:
-        problem = _split_problem(served.key, _Held(served), request.tensor_parallel)
+        problem = _split_problem(served, request.tensor_parallel)
         return (0, problem) if problem else (request.tensor_parallel, "")
     most = max(1, gpu_count // request.pipeline_parallel)
     for parts in range(most, 1, -1):
-        if _split_problem(served.key, _Held(served), parts) is None:
-            return parts, "" if parts == most else f"uses {parts} of {most} GPUs: the heads do not divide further"
+        if _split_problem(served, parts) is None:
+            return (
+                parts,
+                "" if parts == most else f"uses {parts} of {most} GPUs: the heads do not divide further",
+            )
     return 1, "" if most == 1 else f"uses 1 of {most} GPUs: the heads do not divide further"
 
 
-class _Held(NamedTuple):
-    """A model that rides along with its key: equal to any other, so that the key alone decides in a cache."""
-
-    served: ServedModel
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Held)
-
-    def __hash__(self) -> int:
-        return 0
+def _split_problem(served: ServedModel, parts: int) -> str | None:
+    return tensor_parallel_problem(served.architecture, parts, served.quantization)
 
 
-def _unsupported(served: ServedModel, gpu: Gpu, settings: EngineSettings) -> str | None:
-    """Why the engine cannot run the model on this kind of GPU; remembered, since thousands of plans ask the same."""
-    key = (served.key, gpu.id, gpu.compute_capability, settings.name, settings.version, settings.tensor_parallel)
-    if key not in _unsupported_by_key:
-        if len(_unsupported_by_key) >= MOST_KEPT:
-            _unsupported_by_key.clear()
-        _unsupported_by_key[key] = engines.supports(served, gpu, settings)
-    return _unsupported_by_key[key]
+class _Support(NamedTuple):
+    """What an engine says to a model on one kind of GPU. problem: why it cannot run it at all; empty when it can."""
+
+    problem: str
+    casts_to_float16: bool
+
+
+def _support(served: ServedModel, gpu: Gpu, settings: EngineSettings) -> _Support:
+    """What the engine says; remembered, since thousands of plans ask the same."""
+    key = (
+        served.key,
+        gpu.id,
+        gpu.compute_capability,
+        settings.name,
+        settings.version,
+        settings.tensor_parallel,
+    )
+    found = _support_by_key.get(key)
+    if found is None:
+        if len(_support_by_key) >= MOST_KEPT:
+            _support_by_key.clear()
+        found = _support_by_key[key] = _Support(
+            engines.supports(served, gpu, settings) or "", engines.casts_to_float16(served, gpu)
+        )
+    return found
 
 
 MOST_KEPT = 16384
-_unsupported_by_key: dict[tuple[object, ...], str | None] = {}
-
-
-@lru_cache(maxsize=4096)
-def _split_problem(key: str, held: _Held, parts: int) -> str | None:  # noqa: ARG001 - the key is the cache's
-    return tensor_parallel_problem(held.served.architecture, parts, held.served.quantization)
+_support_by_key: dict[tuple[object, ...], _Support] = {}
+_splits_by_key: dict[tuple[object, ...], tuple[int, str]] = {}

@@ -18,7 +18,7 @@ from soong.memory.footprint import Workload
 from soong.memory.rule_of_thumb import rule_of_thumb
 from soong.models.resolve import ResolvedModel, resolve
 from soong.offers.snapshot import packaged_offers
-from soong.plan.candidates import Machine, Question, judged, served_model, settings_for
+from soong.plan.candidates import Machine, Question, judged, served_model
 from soong.plan.plan import Candidate, LeftOut, Plan
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def make_plan(
     )
     estimate = rule_of_thumb(_stated_billions(model), stated_quantization(model), workload.context_tokens)
     machines, left_out = _machines(request, offers)
-    question = Question(model, served_model(model), estimate, workload, request, {})
+    question = Question(model, served_model(model), estimate, workload, request, {}, {})
     candidates: list[Candidate] = []
     for machine in machines:
         candidates.append(judged(question, machine))
@@ -69,7 +69,7 @@ def make_plan(
         request=request,
         model=model,
         workload=workload,
-        settings=settings_for(request, model, request.tensor_parallel or 1),
+        settings=question.settings_of(request.tensor_parallel or 1),
         rule_of_thumb=estimate,
         candidates=tuple(candidates),
         left_out=left_out,
@@ -107,18 +107,54 @@ def stated_quantization(model: ResolvedModel) -> str:
     return _STATED.get(model.quantization.compute, "fp16")
 
 
-def _machines(request: Request, offers: Sequence[Offer]) -> tuple[tuple[Machine, ...], tuple[LeftOut, ...]]:
+def _machines(request: Request, offers: Sequence[Offer]) -> Choice:
     if request.gpu is not None or request.gpu_memory_bytes is not None:
         return (_named_machine(request, offers),), ()
+    key = (
+        request.cloud, request.region, request.gpu_count, request.max_usd_per_hour,
+        request.tensor_parallel, request.pipeline_parallel,
+    )  # fmt: skip
+    gpus = all_gpus()
+    kept = _chosen.of(offers, gpus)
+    found = kept.get(key)
+    if found is None:
+        found = kept[key] = _choose(request, offers, gpus)
+    return found
+
+
+Choice = tuple[tuple[Machine, ...], tuple[LeftOut, ...]]
+
+
+class _Chosen:
+    """Machines by what decides them, of the tables last seen: a batch asks for the same ones thousands of times."""
+
+    def __init__(self) -> None:
+        self._offers: Sequence[Offer] = ()
+        self._gpus: Sequence[Gpu] = ()
+        self._found: dict[tuple[object, ...], Choice] = {}
+
+    def of(self, offers: Sequence[Offer], gpus: Sequence[Gpu]) -> dict[tuple[object, ...], Choice]:
+        """What was found in these very tables; an empty store for others, and for a list, which may change."""
+        same = self._offers is offers and self._gpus is gpus and isinstance(offers, tuple)
+        if not same or len(self._found) >= MOST_CHOICES:
+            self._offers, self._gpus, self._found = offers, gpus, {}
+        return self._found
+
+
+MOST_CHOICES = 256
+_chosen = _Chosen()
+
+
+def _choose(request: Request, offers: Sequence[Offer], table: Sequence[Gpu]) -> Choice:
     wanted = [offer for offer in offers if _is_asked_for(offer, request)]
     if not wanted and (request.cloud or request.region):
         _refuse_place(request, offers)
-    gpus = {gpu.id: gpu for gpu in all_gpus()}
+    gpus = {gpu.id: gpu for gpu in table}
     machines = [Machine(gpus[offer.gpu], offer.gpu_count, offer) for offer in wanted if offer.gpu in gpus]
     machines.sort(
         key=lambda machine: (machine.offer.usd_per_hour if machine.offer else 0.0, machine.gpu_count)
     )
-    return tuple(machines), tuple(_without_row(offers, wanted, request))
+    return tuple(machines), tuple(_without_row(offers, wanted, request, table))
 
 
 def _is_asked_for(offer: Offer, request: Request) -> bool:
@@ -143,11 +179,13 @@ def _refuse_place(request: Request, offers: Sequence[Offer]) -> None:
         )
 
 
-def _without_row(offers: Sequence[Offer], wanted: Sequence[Offer], request: Request) -> Iterator[LeftOut]:
+def _without_row(
+    offers: Sequence[Offer], wanted: Sequence[Offer], request: Request, table: Sequence[Gpu]
+) -> Iterator[LeftOut]:
     """The GPUs that no candidate stands for, each with the reason."""
     priced = {offer.gpu for offer in offers}
     shown = {offer.gpu for offer in wanted}
-    for gpu in all_gpus():
+    for gpu in table:
         if gpu.id not in priced:
             yield LeftOut(gpu.id, "no price")
         elif gpu.id not in shown:

@@ -45,7 +45,9 @@ def _lacking(footprint: Footprint, sequences: int) -> str:
         need, total = units.format_gib(footprint.need_bytes), units.format_gib(footprint.total_bytes)
         return f"needs {need} of {total}: under 10% headroom"
     if pool_bytes - footprint.workload_kv_bytes < footprint.pool_uncertainty_bytes:
-        return f"the pool's spare room is within its error, {units.format_gib(footprint.pool_uncertainty_bytes)}"
+        return (
+            f"the pool's spare room is within its error, {units.format_gib(footprint.pool_uncertainty_bytes)}"
+        )
     if footprint.free_bytes < footprint.uncertainty_bytes:
         return f"what stays free is within its error, {units.format_gib(footprint.uncertainty_bytes)}"
     return ""

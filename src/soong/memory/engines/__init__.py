@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from soong.errors import UsageError
@@ -66,6 +67,7 @@ def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -
     return argv
 
 
+@lru_cache(maxsize=len(ENGINES))
 def default_version(engine: str) -> str:
     """The newest version of an engine whose rules were read.
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 MOST_PREPARED = 4096
 """Prepared models kept in memory; a batch over a whole catalogue stays below it."""
 
+MOST_TERMS = 32
+"""Divisions of memory kept for each prepared model: one for each size of GPU, batch and fraction tried."""
+
 VOCABULARY_PADDING = 64
 """vLLM 0.33 `layers/vocab_parallel_embedding.py DEFAULT_VOCAB_PADDING_SIZE`; SGLang has the same."""
 

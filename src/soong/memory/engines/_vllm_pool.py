@@ -63,9 +63,10 @@ class Pool(NamedTuple):
         """Blocks that one sequence of `context_tokens` claims from all groups."""
         if self.uniform_block_tokens:
             return -(-context_tokens // self.uniform_block_tokens)
-        return sum(
-            group.groups * _group_blocks(group, context_tokens, in_flight_tokens) for group in self.groups
-        )
+        blocks = 0
+        for group in self.groups:
+            blocks += group.groups * _group_blocks(group, context_tokens, in_flight_tokens)
+        return blocks
 
     def group_count(self, *, with_states: bool) -> int:
         """All groups, or those of attention layers alone."""

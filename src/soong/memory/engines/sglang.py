@@ -9,6 +9,7 @@ one token in all layers (`model_executor/pool_configurator.py`).
 from __future__ import annotations
 
 from bisect import bisect_left
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soong.memory.engines import _facts, _vllm_budget
@@ -58,6 +59,9 @@ class _Prepared(NamedTuple):
     context_limit_tokens: int
     kv_bytes_per_token: int
     state_bytes_per_sequence: int
+    pool_uncertainty_bytes: int
+    terms: dict[tuple[Any, ...], _Terms]
+    """How memory is divided, by all that decides it: the GPU's memory and links, and the flags."""
 
 
 _prepared: dict[tuple[Any, ...], _Prepared] = {}
@@ -81,7 +85,49 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
         model.key, kv_type, gpu.compute_capability, settings.version,
         settings.tensor_parallel, settings.pipeline_parallel, settings.dtype,
     )  # fmt: skip
-    prepared = _facts.kept(_prepared, key, lambda: _prepare(model, gpu, settings, kv_type))
+    prepared = _prepared.get(key) or _facts.kept(
+        _prepared, key, lambda: _prepare(model, gpu, settings, kv_type)
+    )
+    terms = _terms(prepared, gpu, settings)
+    requests = _requests(terms.pool_tokens, terms.slots, prepared, workload, settings)
+    table = (requests + 1) * (workload.context_tokens + REQUEST_SLOT_EXTRA_TOKENS) * REQUEST_SLOT_BYTES
+    return _report(prepared, terms, workload, settings, requests=requests, table_bytes=table)
+
+
+class _Terms(NamedTuple):
+    """How one GPU's memory is divided, whatever the workload.
+
+    rest_bytes: for pools, before the recurrent state is taken. free_bytes: before the request table is taken.
+    """
+
+    total_bytes: int
+    context_bytes: int
+    fraction: float | None
+    rest_bytes: int
+    state_bytes: int
+    slots: int
+    pool_bytes: int
+    pool_tokens: int
+    activations_bytes: int
+    graphs_bytes: int
+    free_bytes: int
+
+
+def _terms(prepared: _Prepared, gpu: Gpu, settings: EngineSettings) -> _Terms:
+    """The division for one GPU and one set of flags; remembered, since all contexts share it."""
+    key = (
+        gpu.memory_bytes, gpu.interconnect, settings.memory_fraction, settings.kv_cache_memory_bytes,
+        settings.enforce_eager, settings.max_num_batched_tokens, settings.max_num_seqs,
+    )  # fmt: skip
+    found = prepared.terms.get(key)
+    if found is None:
+        if len(prepared.terms) >= _facts.MOST_TERMS:
+            prepared.terms.clear()
+        found = prepared.terms[key] = _divide(prepared, gpu, settings)
+    return found
+
+
+def _divide(prepared: _Prepared, gpu: Gpu, settings: EngineSettings) -> _Terms:
     weights = prepared.facts.weights_bytes
     context = _vllm_budget.context_bytes(prepared.rules, gpu, settings.tensor_parallel)
     tokens, decode_batch = batch(gpu, settings)
@@ -93,26 +139,50 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
         rest, fraction = settings.kv_cache_memory_bytes, None
     state, slots = _state_pool(prepared, rest, settings)
     pool = max(rest - state, 0)
-    pool_tokens = int(pool // prepared.cell_bytes) if prepared.cell_bytes else prepared.context_limit_tokens
-    requests = _requests(pool_tokens, slots, prepared, workload, settings)
-    runtime = (
-        context + (requests + 1) * (workload.context_tokens + REQUEST_SLOT_EXTRA_TOKENS) * REQUEST_SLOT_BYTES
-    )
     activations, graphs = _transient(prepared, settings, tokens, decode_batch)
-    free = gpu.memory_bytes - runtime - weights - pool - state - activations - graphs
-    refusal = _refusal(prepared, workload, pool_tokens=pool_tokens, slots=slots, rest=rest, free=free)
+    return _Terms(
+        total_bytes=gpu.memory_bytes,
+        context_bytes=context,
+        fraction=fraction,
+        rest_bytes=rest,
+        state_bytes=state,
+        slots=slots,
+        pool_bytes=pool,
+        pool_tokens=int(pool // prepared.cell_bytes)
+        if prepared.cell_bytes
+        else prepared.context_limit_tokens,
+        activations_bytes=activations,
+        graphs_bytes=graphs,
+        free_bytes=gpu.memory_bytes - context - weights - pool - state - activations - graphs,
+    )
+
+
+def _report(
+    prepared: _Prepared,
+    terms: _Terms,
+    workload: Workload,
+    settings: EngineSettings,
+    *,
+    requests: int,
+    table_bytes: int,
+) -> Footprint:
+    weights, pool_tokens = prepared.facts.weights_bytes, terms.pool_tokens
+    activations, graphs = terms.activations_bytes, terms.graphs_bytes
+    runtime = terms.context_bytes + table_bytes
+    free = terms.free_bytes - table_bytes
+    refusal = _refusal(prepared, terms, workload, free)
     used = int(prepared.cell_bytes * workload.context_tokens * workload.sequences)
     used += prepared.state_bytes * prepared.rules["mamba_slots_per_request"] * workload.sequences
     return Footprint(
-        total_bytes=gpu.memory_bytes,
+        total_bytes=terms.total_bytes,
         runtime_bytes=runtime,
         weights_bytes=weights,
-        kv_pool_bytes=pool,
-        state_bytes=state,
+        kv_pool_bytes=terms.pool_bytes,
+        state_bytes=terms.state_bytes,
         activations_bytes=activations,
         cuda_graphs_bytes=graphs,
         free_bytes=free,
-        memory_fraction=fraction,
+        memory_fraction=terms.fraction,
         kv_pool_tokens=pool_tokens if not refusal or settings.kv_cache_memory_bytes is not None else None,
         max_concurrency=None,
         kv_bytes_per_token=prepared.kv_bytes_per_token,
@@ -124,7 +194,7 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
         starts=not refusal,
         refusal=refusal,
         uncertainty_bytes=_uncertainty(runtime, weights, activations, graphs),
-        pool_uncertainty_bytes=0 if fraction is None else _uncertainty(0, weights, 0, 0),
+        pool_uncertainty_bytes=0 if terms.fraction is None else prepared.pool_uncertainty_bytes,
     )
 
 
@@ -158,6 +228,7 @@ def default_fraction(
     return fraction
 
 
+@lru_cache(maxsize=256)
 def prefill_graphs(tokens: int) -> int:
     """How many prefill sizes are captured up to `tokens` (`arg_groups/cuda_graph_hook.py`)."""
     steps = (
@@ -171,6 +242,7 @@ def prefill_graphs(tokens: int) -> int:
     return sum(1 for step in steps for size in range(*step) if size <= tokens)
 
 
+@lru_cache(maxsize=256)
 def _decode_graphs(batch_size: int) -> int:
     sizes = [1, 2, 4, 8, 12, *range(16, 257, 8), *range(272, 512, 16), *range(512, batch_size + 1, 32)]
     fitting = sum(1 for size in sizes if size <= batch_size)
@@ -192,6 +264,8 @@ def _prepare(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: st
         context_limit_tokens=model.architecture.context_limit_tokens or 1 << 24,
         kv_bytes_per_token=kv_bytes_per_token(facts.kinds),
         state_bytes_per_sequence=state_bytes_per_sequence(facts.kinds),
+        pool_uncertainty_bytes=_uncertainty(0, facts.weights_bytes, 0, 0),
+        terms={},
     )
 
 
@@ -242,10 +316,9 @@ def _transient(
     return int(max(forward, logits)), int(graphs)
 
 
-def _refusal(
-    prepared: _Prepared, workload: Workload, *, pool_tokens: int, slots: int, rest: int, free: int
-) -> str:
-    if rest <= 0 or pool_tokens <= 0 or (prepared.state_bytes and slots <= 0):
+def _refusal(prepared: _Prepared, terms: _Terms, workload: Workload, free: int) -> str:
+    pool_tokens = terms.pool_tokens
+    if terms.rest_bytes <= 0 or pool_tokens <= 0 or (prepared.state_bytes and terms.slots <= 0):
         return "not enough memory for the token pool; increase --mem-fraction-static"
     if free < 0:
         return f"out of memory: {-free / GIB:.2f} GiB more than the GPU has"

@@ -39,8 +39,8 @@ class _Prepared(NamedTuple):
     non_torch_bytes: int
     context_limit_tokens: int
     uncertainty: dict[str, float]
-    transient: dict[tuple[int, int, bool], tuple[int, int]]
-    """Activation peak and graphs by batch tokens, sequences, and whether graphs are off."""
+    terms: dict[tuple[Any, ...], _Terms]
+    """How memory is divided, by all that decides it: the GPU's memory, the batch and the flags."""
 
 
 _prepared: dict[tuple[Any, ...], _Prepared] = {}
@@ -67,16 +67,19 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
         _prepared, key, lambda: _prepare(model, gpu, settings, kv_type)
     )
     terms = _terms(prepared, gpu, workload, settings)
-    sized = _size(prepared, terms.pool_bytes, workload, terms.in_flight_tokens)
-    of_budget = _refusal_of_budget(prepared, gpu, terms)
+    sized = _size(prepared, terms, workload)
     of_pool = _refusal_of_pool(prepared, workload, terms, sized)
     # A pool of a given size has its tokens, whether or not the rest finds room on this GPU.
-    counted = not of_pool and (not of_budget or settings.kv_cache_memory_bytes is not None)
-    return _report(prepared, gpu, terms, sized, of_budget or of_pool, counted=counted)
+    counted = not of_pool and (not terms.refusal or settings.kv_cache_memory_bytes is not None)
+    return _report(prepared, gpu, terms, sized, terms.refusal or of_pool, counted=counted)
 
 
 class _Terms(NamedTuple):
-    """How the GPU's memory is divided. budget_bytes: 0 where the pool is fixed."""
+    """How the GPU's memory is divided, whatever the context.
+
+    budget_bytes: 0 where the pool is fixed. blocks: of the pool. max_context_tokens: the longest sequence that they
+    hold. refusal: why the budget cannot be had, or nothing.
+    """
 
     runtime_bytes: int
     activations_bytes: int
@@ -86,10 +89,41 @@ class _Terms(NamedTuple):
     free_bytes: int
     fraction: float | None
     in_flight_tokens: int
+    blocks: int = 0
+    max_context_tokens: int | None = None
+    uncertainty_bytes: int = 0
+    refusal: str = ""
 
 
 def _terms(prepared: _Prepared, gpu: Gpu, workload: Workload, settings: EngineSettings) -> _Terms:
+    """The division for one batch and one set of flags; remembered, since most contexts share it."""
     tokens, sequences = batch(gpu, workload, settings)
+    key = (
+        gpu.memory_bytes, tokens, sequences, settings.memory_fraction, settings.kv_cache_memory_bytes,
+        settings.enforce_eager,
+    )  # fmt: skip
+    found = prepared.terms.get(key)
+    if found is None:
+        if len(prepared.terms) >= _facts.MOST_TERMS:
+            prepared.terms.clear()
+        divided = _divide(prepared, gpu, settings, tokens, sequences)
+        found = prepared.terms[key] = _with_pool(prepared, gpu, divided)
+    return found
+
+
+def _with_pool(prepared: _Prepared, gpu: Gpu, terms: _Terms) -> _Terms:
+    """The terms with what follows from them."""
+    has_pool = bool(prepared.pool.groups)
+    blocks = max(terms.pool_bytes, 0) // prepared.pool.bytes_per_block if has_pool else 1
+    return terms._replace(
+        blocks=blocks,
+        max_context_tokens=_longest_context(prepared, blocks, terms.in_flight_tokens),
+        uncertainty_bytes=_uncertainty(prepared, terms),
+        refusal=_refusal_of_budget(prepared, gpu, terms),
+    )
+
+
+def _divide(prepared: _Prepared, gpu: Gpu, settings: EngineSettings, tokens: int, sequences: int) -> _Terms:
     activations, graphs = _transient(prepared, gpu, settings, tokens, sequences)
     weights, non_torch = prepared.facts.weights_bytes, prepared.non_torch_bytes
     runtime = prepared.context_bytes + non_torch
@@ -135,12 +169,12 @@ def _report(
         state_bytes_per_sequence=prepared.state_bytes_per_sequence,
         workload_kv_bytes=sized.workload_bytes,
         need_bytes=fixed + sized.workload_bytes,
-        max_context_tokens=_longest_context(prepared, sized.blocks, terms.in_flight_tokens),
+        max_context_tokens=terms.max_context_tokens,
         max_sequences=sized.sequences,
         starts=not refusal,
         refusal=refusal,
-        uncertainty_bytes=_uncertainty(prepared, terms),
-        pool_uncertainty_bytes=0 if terms.fraction is None else _uncertainty(prepared, terms),
+        uncertainty_bytes=terms.uncertainty_bytes,
+        pool_uncertainty_bytes=0 if terms.fraction is None else terms.uncertainty_bytes,
     )
 
 
@@ -178,7 +212,7 @@ def _prepare(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: st
         non_torch_bytes=_vllm_budget.non_torch_bytes(constants, gpu, settings.tensor_parallel),
         context_limit_tokens=model.architecture.context_limit_tokens or LONGEST_CONTEXT_TOKENS,
         uncertainty=engine_tables()[NAME]["uncertainty"],
-        transient={},
+        terms={},
     )
 
 
@@ -196,28 +230,22 @@ def _latent_block_tokens(gpu: Gpu, kv_type: str) -> int:
 def _transient(
     prepared: _Prepared, gpu: Gpu, settings: EngineSettings, tokens: int, sequences: int
 ) -> tuple[int, int]:
-    key = (tokens, sequences, settings.enforce_eager)
-    found = prepared.transient.get(key)
-    if found is None:
-        tables = engine_tables()[NAME]
-        activations = _vllm_budget.activation_bytes(
-            prepared.facts, prepared.rules, tables["activations"], tokens=tokens, sequences=sequences
+    """Activation peak and graphs."""
+    tables = engine_tables()[NAME]
+    activations = _vllm_budget.activation_bytes(
+        prepared.facts, prepared.rules, tables["activations"], tokens=tokens, sequences=sequences
+    )
+    graphs = 0
+    if not settings.enforce_eager:
+        graphs = _vllm_budget.graph_bytes(
+            prepared.facts, gpu, prepared.rules, tables["graphs"], tokens=tokens, sequences=sequences
         )
-        graphs = 0
-        if not settings.enforce_eager:
-            graphs = _vllm_budget.graph_bytes(
-                prepared.facts, gpu, prepared.rules, tables["graphs"], tokens=tokens, sequences=sequences
-            )
-        if len(prepared.transient) >= _facts.MOST_PREPARED:
-            prepared.transient.clear()
-        found = prepared.transient[key] = (activations, graphs)
-    return found
+    return activations, graphs
 
 
 class _Sized(NamedTuple):
-    """What a pool of some bytes holds."""
+    """What the pool holds of a workload."""
 
-    blocks: int
     per_sequence: int
     tokens: int
     concurrency: float
@@ -225,12 +253,11 @@ class _Sized(NamedTuple):
     sequences: int | None
 
 
-def _size(prepared: _Prepared, pool_bytes: int, workload: Workload, in_flight: int) -> _Sized:
-    pool = prepared.pool
+def _size(prepared: _Prepared, terms: _Terms, workload: Workload) -> _Sized:
+    pool, blocks = prepared.pool, terms.blocks
     if not pool.groups:
-        return _Sized(1, 0, 0, 0.0, 0, None)
-    blocks = max(pool_bytes, 0) // pool.bytes_per_block
-    per_sequence = pool.blocks_per_sequence(workload.context_tokens, in_flight)
+        return _Sized(0, 0, 0.0, 0, None)
+    per_sequence = pool.blocks_per_sequence(workload.context_tokens, terms.in_flight_tokens)
     concurrency = blocks / per_sequence
     if prepared.rules["tokens_from_concurrency"]:
         tokens = int(concurrency * workload.context_tokens)
@@ -238,12 +265,11 @@ def _size(prepared: _Prepared, pool_bytes: int, workload: Workload, in_flight: i
         groups = pool.group_count(with_states=prepared.rules["state_groups_counted"])
         tokens = blocks // groups * min(group.block_tokens for group in pool.groups)
     return _Sized(
-        blocks=blocks,
         per_sequence=per_sequence,
         tokens=tokens,
         concurrency=concurrency,
         workload_bytes=(per_sequence * workload.sequences + 1) * pool.bytes_per_block,
-        sequences=max(blocks - 1, 0) // per_sequence,
+        sequences=(blocks - 1) // per_sequence if blocks else 0,
     )
 
 
@@ -268,7 +294,7 @@ def _refusal_of_pool(prepared: _Prepared, workload: Workload, terms: _Terms, siz
 
     Source: `_check_enough_kv_cache_memory`.
     """
-    if sized.blocks - 1 >= sized.per_sequence:
+    if terms.blocks - 1 >= sized.per_sequence:
         return ""
     gib = _vllm_budget.GIB
     needed = sized.per_sequence * prepared.pool.bytes_per_block
