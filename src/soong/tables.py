@@ -9,6 +9,7 @@ the same form; only when that file exists is TOML read at all.
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -18,7 +19,7 @@ from soong.errors import ConfigError
 from soong.settings import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 DATA = os.path.join(os.path.dirname(os.path.abspath(__file__)), "data")  # noqa: PTH100, PTH118, PTH120 - start-up time
 
@@ -69,8 +70,33 @@ def user_rows(subject: str, row_type: type[Row]) -> tuple[Row, ...]:
     return () if found is None else _user_rows(subject, row_type, *found)
 
 
-def _user_file(subject: str) -> tuple[str, int, int] | None:
-    """The user's table, and its time and size to tell one state of it from another; None without one."""
+UserFile = tuple[str, int, int]
+"""The path of a user's table, and its time and size, to tell one state of it from another."""
+
+_held: dict[str, UserFile | None] | None = None
+
+
+@contextmanager
+def held() -> Iterator[None]:
+    """Look at the user's tables once for all that is done inside: a batch sees one state of them."""
+    global _held  # noqa: PLW0603 - one switch for the process, as the files are
+    _held = {}
+    try:
+        yield
+    finally:
+        _held = None
+
+
+def _user_file(subject: str) -> UserFile | None:
+    """The state of a user's table; None without one."""
+    if _held is None:
+        return _found_user_file(subject)
+    if subject not in _held:
+        _held[subject] = _found_user_file(subject)
+    return _held[subject]
+
+
+def _found_user_file(subject: str) -> UserFile | None:
     path = paths.config_file(f"{subject}.toml")
     try:
         stat = os.stat(path)  # noqa: PTH116 - one call, no import

@@ -14,6 +14,7 @@ from soong.errors import SoongError, UsageError
 from soong.plan.document import plan_document
 from soong.plan.planner import make_plan
 from soong.plan.request import read_request
+from soong.tables import held
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -35,9 +36,10 @@ def answer_lines(
         defaults: options that hold where a line does not set them.
         allow_network: whether unknown Hugging Face ids may be asked of the Hub.
     """
-    for line in lines:
-        if line.strip():
-            yield _encoder.encode(_answer(line, defaults, allow_network)) + b"\n"
+    with held():
+        for line in lines:
+            if line.strip():
+                yield _encoder.encode(_answer(line, defaults, allow_network)) + b"\n"
 
 
 def _answer(line: bytes, defaults: dict[str, Any], allow_network: bool) -> dict[str, Any]:
