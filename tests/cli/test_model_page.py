@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import pytest
@@ -94,6 +95,18 @@ def test_coder_32b_in_16_bit_does_not_fit_an_a6000(soong: Soong) -> None:
     ended = soong("plan", "qwen2.5-coder-32b", "--gpu", "gpu_1x_a6000", "--json")
     assert ended.code == 5
     assert ended.json["candidates"][0]["verdict"] == "too-small"
+
+
+def test_a_gpu_that_is_too_small_gets_the_pages_warning(soong: Soong) -> None:
+    ended = soong("plan", "qwen2.5-coder-32b", "--gpu", "gpu_1x_a10")
+    assert ended.code == 5
+    assert re.search(r"Warning: Selected GPU has 24GB but model needs ~7\dGB", ended.out)
+    assert "--quantization int4" in ended.out
+
+
+def test_every_option_has_a_variable(soong: Soong, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOONG_PLAN_ENGINE", "vllm")
+    assert soong("plan", "mistral-7b", "--json").json["engine"]["name"] == "vllm"
 
 
 def test_compare_answers_the_pages_comparison(soong: Soong) -> None:

@@ -169,6 +169,8 @@ def _closing(plan: Plan, shown: Candidate | None) -> list[str]:
     """The verdict in words, what it costs, and the command."""
     if shown is None:
         return ["", "No machine matches these options."]
+    if not shown.starts and plan.request.gpu is not None and shown.footprint is not None:
+        return ["", *_selected_too_small(plan, shown)]
     if not shown.starts:
         needed = f" (needs {units.format_gib(shown.footprint.need_bytes)} per GPU)" if shown.footprint else ""
         return ["", f"Nothing considered here runs {plan.model.id}; the nearest is {row_id(shown)}{needed}."]
@@ -177,6 +179,23 @@ def _closing(plan: Plan, shown: Candidate | None) -> list[str]:
     if shown.engine_argv:
         lines.append(f"Serve it there with:\n  {shlex.join(shown.engine_argv)}")
     return lines
+
+
+def _selected_too_small(plan: Plan, candidate: Candidate) -> list[str]:
+    """What the specification says of a GPU that was chosen by hand, and the two ways on."""
+    footprint = candidate.footprint
+    hint = f"hint: soong plan {plan.model.id}  # every machine, cheapest first"
+    if footprint is None or candidate.verdict != "too-small":
+        return [f"{row_id(candidate)} cannot run it: {'; '.join(candidate.reasons)}", hint]
+    has_gb = candidate.gpu.label_gb * candidate.gpu_count
+    needs_gb = round(footprint.need_bytes * candidate.tensor_parallel / GB)
+    lines = [f"Warning: Selected GPU has {has_gb}GB but model needs ~{needs_gb}GB", hint]
+    if plan.model.quantization_id not in {"int4", "mxfp4", "nvfp4"}:
+        lines.append(f"hint: soong plan {plan.model.id} --gpu {plan.request.gpu} --quantization int4")
+    return lines
+
+
+GB = 10**9
 
 
 def price(candidate: Candidate, hours: float | None) -> str:
