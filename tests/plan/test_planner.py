@@ -137,6 +137,12 @@ def test_nonsense_is_refused_in_words(options: dict[str, Any]) -> None:
         plan(**options)
 
 
+def test_a_context_beyond_the_models_limit_is_refused_as_the_engine_does() -> None:
+    found = plan("llama-2-7b", context="32k")
+    assert {candidate.verdict for candidate in found.candidates} == {"unsupported"}
+    assert "own limit is 4,096" in found.candidates[0].reasons[0]
+
+
 def test_an_unknown_gpu_is_not_found() -> None:
     with pytest.raises(NotFoundError, match="no GPU `h900`"):
         plan(gpu="h900")

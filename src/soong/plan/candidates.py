@@ -109,7 +109,7 @@ def judged(question: Question, machine: Machine) -> Candidate:
     parallel, note = _tensor_parallel(served, question.request, machine.gpu_count)
     settings = question.settings_of(max(parallel, 1))
     support = _support(served, machine.gpu, settings)
-    problem = note if parallel == 0 else support.problem
+    problem = _beyond_limit(question) or (note if parallel == 0 else support.problem)
     footprint = engines.footprint(served, machine.gpu, question.workload, settings)
     if problem:
         return _made(question, machine, settings, footprint, "unsupported", (problem,))
@@ -124,6 +124,18 @@ def judged(question: Question, machine: Machine) -> Candidate:
         if remark:
             reasons = (*reasons, remark)
     return _made(question, machine, settings, footprint, verdict, reasons)
+
+
+def _beyond_limit(question: Question) -> str:
+    """Why the engine refuses the context; llama.cpp takes any, with a warning.
+
+    Source: vLLM 0.33 `config/model.py` _get_and_verify_max_len, SGLang 0.5.23 `configs/model_config.py`.
+    """
+    served, context = question.served, question.workload.context_tokens
+    limit = served.architecture.context_limit_tokens if served else None
+    if limit is None or context <= limit or question.settings_of(1).name == ENGINE_OF_GGUF:
+        return ""
+    return f"the engine refuses {context:,} tokens of context: the model's own limit is {limit:,}"
 
 
 def _made(

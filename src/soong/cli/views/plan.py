@@ -148,7 +148,11 @@ def _why_not(plan: Plan) -> list[str]:
             continue
         for reason in candidate.reasons:
             by_reason.setdefault(reason, []).append(row_id(candidate))
-    return [f"{', '.join(names)}: {reason}" for reason, names in by_reason.items()]
+    everywhere = len(plan.candidates)
+    return [
+        f"{'Every machine' if 1 < len(names) == everywhere else ', '.join(names)}: {reason}"
+        for reason, names in by_reason.items()
+    ]
 
 
 def _plainly_too_small(candidate: Candidate) -> bool:
@@ -171,6 +175,8 @@ def _closing(plan: Plan, shown: Candidate | None) -> list[str]:
         return ["", "No machine matches these options."]
     if not shown.starts and plan.request.gpu is not None and shown.footprint is not None:
         return ["", *_selected_too_small(plan, shown)]
+    if all(candidate.verdict == "unsupported" for candidate in plan.candidates):
+        return ["", f"Nothing considered here runs {plan.model.id}: {shown.reasons[0]}."]
     if not shown.starts:
         needed = f" (needs {units.format_gib(shown.footprint.need_bytes)} per GPU)" if shown.footprint else ""
         return ["", f"Nothing considered here runs {plan.model.id}; the nearest is {row_id(shown)}{needed}."]
