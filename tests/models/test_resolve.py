@@ -207,6 +207,11 @@ class TestHub:
         )
         assert (found.licence, found.gated) == ("mit", False)
 
+    def test_the_files_are_right_about_their_own_type(self, hub: Server) -> None:
+        hub.file("acme/tiny", "config.json", json_reply({**CONFIG, "torch_dtype": "float32"}))
+        found = resolve("acme/tiny")
+        assert (found.quantization_id, found.weights_bytes) == ("bf16", 2 * PARAMETERS)
+
     def test_the_hub_is_asked_once(self, hub: Server) -> None:
         assert resolve("acme/tiny") is resolve("acme/tiny")
         assert len(hub.asked("/config.json")) == 1

@@ -395,7 +395,7 @@ def _of_model(model: Model, wanted: str | None) -> ResolvedModel:
         source="catalogue",
         serve_from=model.serving_repository or model.id,
         licence=model.licence,
-        gated=model.gated,
+        gated=model.gated if model.serving_repository == model.hf_path else None,
         default_context_tokens=model.default_context_tokens,
         context_limit_tokens=model.context_limit_tokens,
         parameters=model.parameters,
@@ -551,7 +551,7 @@ def _read(
 ) -> ResolvedModel:
     """The value from a config and, where they could be read, the headers of the weights."""
     architecture, unknown = _architecture(config)
-    storage = _storage(config, hf_quant, architecture, facts)
+    storage = _storage(config, hf_quant, architecture, facts, tensors)
     size_bytes = facts.weights_bytes
     parameters = facts.parameters or (architecture.parameters if architecture else 0)
     if tensors is not None:
@@ -602,12 +602,19 @@ def _architecture(config: Config) -> tuple[Architecture | None, UnknownFamilyErr
 
 
 def _storage(
-    config: Config, hf_quant: Config | None, architecture: Architecture | None, facts: _Facts
+    config: Config,
+    hf_quant: Config | None,
+    architecture: Architecture | None,
+    facts: _Facts,
+    tensors: tuple[TensorInfo, ...] | None,
 ) -> Quantization:
     from soong.models.families import _common
 
     dtype = architecture.dtype if architecture else _common.dtype(config)
     storage = read_quantization(config, hf_quant, dtype=dtype)
+    if tensors is not None and not storage.formats:
+        # Some configs say float32 over files of bfloat16: the files are right about themselves.
+        storage = read_quantization(config, hf_quant, dtype=_header_dtype(tensors) or dtype)
     stated = facts.word
     if (
         stated
@@ -617,6 +624,16 @@ def _storage(
     ):
         return uniform(stated, dtype)  # a row that says INT4 but not how: a format is assumed
     return storage
+
+
+def _header_dtype(tensors: tuple[TensorInfo, ...]) -> str:
+    """The float type that most bytes of the files have; empty where they hold none."""
+    from soong.models import safetensors
+
+    names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+    held = safetensors.totals(tensors).bytes_by_dtype
+    floats = {name: held[short] for short, name in names.items() if held.get(short)}
+    return max(floats, key=floats.__getitem__, default="")
 
 
 def _hash(data: bytes) -> str:

@@ -182,6 +182,10 @@ def _closing(plan: Plan, shown: Candidate | None) -> list[str]:
         return ["", f"Nothing considered here runs {plan.model.id}; the nearest is {row_id(shown)}{needed}."]
     lead = "Recommended" if plan.chosen else "Nothing fits with 10% to spare. The cheapest that starts"
     lines = ["", f"{lead}: {row_id(shown)}{price(shown, plan.request.hours)}"]
+    if plan.model.gated:
+        lines.append(
+            f"Gated: accept the terms of {plan.model.serve_from} on Hugging Face first, and set HF_TOKEN."
+        )
     if shown.engine_argv:
         lines.append(f"Serve it there with:\n  {shlex.join(shown.engine_argv)}")
     return lines
