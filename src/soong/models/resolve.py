@@ -79,7 +79,7 @@ class ResolvedModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         config: the config.json (or the catalogue's part of it); None for GGUF files and rows without one.
         hf_quant: hf_quant_config.json, where there is one.
         gguf: the file's own table; None for all else.
-        licence, gated: from the catalogue or the Hub; "" and None where not known.
+        licence, gated: of the repository that is served, from the catalogue or the Hub; "" and None where not known.
         stated_label: the catalogue's word for plain 16-bit weights, which people take for one thing.
     """
 
