@@ -102,6 +102,12 @@ def test_heads_that_do_not_divide_leave_gpus_idle_and_say_so() -> None:
     assert any("uses 4 of 8" in reason for reason in candidate.reasons)
 
 
+def test_pipeline_stages_need_a_gpu_each() -> None:
+    found = plan("llama-3.1-8b", pipeline_parallel=2)
+    assert found.candidates
+    assert all(candidate.gpu_count >= 2 for candidate in found.candidates)
+
+
 def test_an_asked_split_that_cannot_be_is_unsupported() -> None:
     candidate = plan("qwen2.5-7b", gpu="a100-80gb-sxm4", gpu_count=8, tensor_parallel=8).candidates[0]
     assert candidate.verdict == "unsupported"

@@ -10,7 +10,6 @@ from soong import units
 from soong.cli import prompts
 from soong.errors import ConfigError, RemoteError, UsageError
 from soong.memory.rule_of_thumb import (
-    BYTES_PER_PARAMETER,
     RuleOfThumb,
     parse_stated_quantization,
     rule_of_thumb,
@@ -163,7 +162,7 @@ def _read_repository(answers: Answers, *, out: Output, offline: bool) -> Resolve
 
     out.say(f"Reading {answers.hf_path} …")
     try:
-        found = resolve(answers.hf_path, allow_network=not offline)
+        found = resolve(answers.hf_path, allow_network=not offline, progress=out.progress("Headers"))
     except ConfigError as error:
         if not typed_everything:
             raise
@@ -247,20 +246,16 @@ def _of(found: ResolvedModel | None) -> ResolvedModel:
 
 
 def _refuse_built_in(name: str) -> None:
+    from soong.models.catalogue import packaged_ids
+
     if name.lower().endswith((".json", ".gguf")):
         raise UsageError(f"`{name}` would be taken for a file", hints=("choose another `--name`",))
-    if any(model.id == name.lower() and not model.custom for model in _models()):
+    if name.lower() in packaged_ids():
         raise UsageError(
             f"'{name}' is a built-in model",
             why="only custom models can be added or removed",
             hints=("choose another `--name`",),
         )
-
-
-def _models() -> tuple[Any, ...]:
-    from soong.models.catalogue import all_models
-
-    return all_models()
 
 
 def _report(row: dict[str, Any], estimate: RuleOfThumb, *, out: Output) -> None:
@@ -269,7 +264,7 @@ def _report(row: dict[str, Any], estimate: RuleOfThumb, *, out: Output) -> None:
 
     minimum = minimum_label_gb(estimate.with_headroom_gb)
     lines = [
-        f"Estimated VRAM: {estimate.total_gb:.1f} GB",
+        f"Estimated VRAM: {units.format_gb(estimate.total_gb)}",
         f"Minimum GPU: {minimum} GB" if minimum else "Minimum GPU: larger than any single GPU",
         "",
         f"Model '{row['id']}' added successfully!",
@@ -305,6 +300,3 @@ def remove_model(name: str, *, yes: bool, out: Output) -> None:
     out.answer(
         data=lambda: {"removed": model.id}, ids=[model.id], human=lambda: f"Model '{model.id}' removed."
     )
-
-
-__all__ = ["BYTES_PER_PARAMETER", "Answers", "add_model", "remove_model"]

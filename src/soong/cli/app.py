@@ -11,7 +11,7 @@ import click
 
 from soong.cli import output
 from soong.cli.exit_codes import ExitCode, exit_code_of
-from soong.errors import NotFoundError, SoongError, UsageError
+from soong.errors import SoongError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -181,6 +181,3 @@ def _trace() -> None:
 def _silence_stdout() -> None:
     """The reader has gone: keep the interpreter from complaining about it while it closes stdout."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-__all__ = ["NotFoundError", "call", "root", "run"]

@@ -7,7 +7,7 @@ import click
 from soong import units
 from soong.cli import output, text
 from soong.gpus.catalogue import all_gpus, find_gpu
-from soong.offers.snapshot import packaged_offers
+from soong.offers.snapshot import offers_for
 
 TERA = 10**12
 GIGA = 10**9
@@ -70,8 +70,7 @@ def _list(out: output.Output) -> None:
 
 
 def _price(gpu_id: str) -> str:
-    offers = [offer for offer in packaged_offers() if offer.gpu == gpu_id]
-    best = min(offers, key=lambda offer: offer.usd_per_hour / offer.gpu_count, default=None)
+    best = min(offers_for(gpu_id), key=lambda offer: offer.usd_per_hour / offer.gpu_count, default=None)
     if best is None:
         return "no price"
     return f"${best.usd_per_hour / best.gpu_count:.2f} {best.cloud} {best.gpu_count}x {best.as_of}"

@@ -8,7 +8,6 @@ import click
 
 from soong import units
 from soong.cli import output, text
-from soong.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -187,6 +186,3 @@ def remove(model: str, yes: bool, out: output.Output) -> None:
     from soong.cli.adding import remove_model
 
     remove_model(model, yes=yes, out=out)
-
-
-__all__ = ["UsageError", "command"]

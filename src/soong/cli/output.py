@@ -31,7 +31,6 @@ class Output:
     Args:
         as_json: one JSON value on stdout and nothing else there.
         quiet: ids only, or nothing.
-        verbose: more talk on stderr.
         no_input: never ask, even at a terminal.
         color: whether to colour; `auto` follows the terminal, NO_COLOR and FORCE_COLOR.
     """
@@ -41,13 +40,11 @@ class Output:
         *,
         as_json: bool = False,
         quiet: bool = False,
-        verbose: bool = False,
         no_input: bool = False,
         color: ColorChoice = "auto",
     ) -> None:
         self.as_json = as_json
         self.quiet = quiet
-        self.verbose = verbose
         self.no_input = no_input
         self.color = color
 
@@ -83,14 +80,19 @@ class Output:
         if not (self.quiet or self.as_json):
             sys.stderr.write(f"{text}\n")
 
+    def progress(self, what: str) -> Callable[[int, int], None]:
+        """A listener that rewrites one line on a terminal, and says nothing elsewhere."""
+
+        def listen(done: int, of: int) -> None:
+            if sys.stderr.isatty() and not (self.quiet or self.as_json):
+                sys.stderr.write(f"\r{what}: {done} of {of} files" + ("\n" if done == of else ""))
+                sys.stderr.flush()
+
+        return listen
+
     def hint(self, text: str) -> None:
         """What to do next."""
         self.say(f"hint: {text}")
-
-    def warn(self, text: str) -> None:
-        """Something that the person should act on; shown in every mode but quiet."""
-        if not self.quiet:
-            sys.stderr.write(f"warning: {text}\n")
 
     def _print(self, text: str) -> None:
         line = text if text.endswith("\n") else f"{text}\n"
@@ -143,7 +145,6 @@ def options(function: Callable[P, R]) -> Callable[..., R]:
 
     @click.option("--json", "as_json", is_flag=True, help="Answer with JSON on stdout.")
     @click.option("-q", "--quiet", is_flag=True, help="Answer with ids only.")
-    @click.option("-v", "--verbose", is_flag=True, help="Say more on stderr.")
     @click.option("--no-input", is_flag=True, help="Never ask a question.")
     @click.option(
         "--color", type=click.Choice(["auto", "always", "never"]), default="auto", help="Colour the answer."
@@ -153,7 +154,6 @@ def options(function: Callable[P, R]) -> Callable[..., R]:
         *args: Any,
         as_json: bool,
         quiet: bool,
-        verbose: bool,
         no_input: bool,
         color: ColorChoice,
         **kwargs: Any,
@@ -163,7 +163,6 @@ def options(function: Callable[P, R]) -> Callable[..., R]:
         out = Output(
             as_json=as_json or (above.as_json if above else False),
             quiet=quiet or (above.quiet if above else False),
-            verbose=verbose or (above.verbose if above else False),
             no_input=no_input or (above.no_input if above else False),
             color=color if color != "auto" or above is None else above.color,
         )

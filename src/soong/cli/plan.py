@@ -66,7 +66,8 @@ def command(
     from soong.plan.planner import make_plan
     from soong.plan.request import read_request
 
-    plan = make_plan(read_request({"model": model, **options}), allow_network=not offline)
+    request = read_request({"model": model, **options})
+    plan = make_plan(request, allow_network=not offline, progress=out.progress(f"Reading {model}"))
     from soong.cli.views import plan as view
     from soong.plan.document import plan_document
 

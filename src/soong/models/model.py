@@ -130,11 +130,6 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         packed = self.quantization_config
         return {**self.config, "quantization_config": packed} if packed else self.config
 
-    @property
-    def quantizations(self) -> tuple[str, ...]:
-        """The formats that a known repository holds, the default's first, each once."""
-        return tuple(dict.fromkeys((self.quantization, *(row.quantization for row in self.formats))))
-
     def in_format(self, chosen: Format) -> Model:
         """This model with one of its formats as the default."""
         others = tuple(row for row in self.formats if row is not chosen)

@@ -14,6 +14,7 @@ import msgspec
 
 from soong import tables
 from soong.gpus.gpu import Gpu
+from soong.memory.rule_of_thumb import HEADROOM_FACTOR
 from soong.models.catalogue import all_models, for_task
 from soong.models.catalogue import search as search_models
 from soong.models.model import Model
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 SUBJECT = "listing"
-HEADROOM_FACTOR = 1.1
-"""`estimated × 1.1 ≤ gpu memory`: the specification's rule, as in `soong.memory.rule_of_thumb`."""
 
 
 class ListedModel(msgspec.Struct, frozen=True, kw_only=True):

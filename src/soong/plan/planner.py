@@ -24,6 +24,7 @@ from soong.plan.plan import Candidate, LeftOut, Plan
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from soong.models.hub import Progress
     from soong.offers.offer import Offer
     from soong.plan.request import Request
 
@@ -36,6 +37,7 @@ def make_plan(
     *,
     offers: Sequence[Offer] | None = None,
     allow_network: bool = True,
+    progress: Progress | None = None,
     first_fit_only: bool = False,
 ) -> Plan:
     """The plan for one request.
@@ -44,13 +46,16 @@ def make_plan(
         request: the question.
         offers: machines for rent; the packaged, dated list where none is given.
         allow_network: whether an unknown Hugging Face id may be asked of the Hub.
+        progress: told of the files read from the Hub: how many of how many.
         first_fit_only: judge no machine dearer than the recommended one; for lists, where only that one is shown.
 
     Raises:
         NotFoundError: no such model, GPU or cloud. UsageError: the options contradict each other.
         RemoteError, CredentialError: the Hub's.
     """
-    model = resolve(request.model, quantization=request.quantization, allow_network=allow_network)
+    model = resolve(
+        request.model, quantization=request.quantization, allow_network=allow_network, progress=progress
+    )
     offers = packaged_offers() if offers is None else offers
     workload = Workload(
         context_tokens=request.context_tokens or default_context(model),
@@ -163,10 +168,7 @@ def _is_asked_for(offer: Offer, request: Request) -> bool:
         and (request.region is None or offer.region in {None, request.region})
         and (request.gpu_count is None or offer.gpu_count == request.gpu_count)
         and (request.max_usd_per_hour is None or offer.usd_per_hour <= request.max_usd_per_hour)
-        and (
-            request.tensor_parallel is None
-            or request.tensor_parallel * request.pipeline_parallel <= offer.gpu_count
-        )
+        and (request.tensor_parallel or 1) * request.pipeline_parallel <= offer.gpu_count
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from soong import units
 from soong.cli.text import heading, table
 from soong.cli.views.plan import price
+from soong.memory.rule_of_thumb import HEADROOM_FACTOR
 from soong.plan.describing import machine_name, total_need_bytes
 
 if TYPE_CHECKING:
@@ -14,8 +15,6 @@ if TYPE_CHECKING:
 
     from soong.plan.describing import Described
     from soong.plan.plan import Candidate
-
-GIB = 1 << 30
 
 
 def document(described: Described) -> dict[str, Any]:
@@ -80,12 +79,12 @@ def _breakdown(described: Described) -> str:
     rule = described.plan.rule_of_thumb
     exact = _exact_parts(described)
     rows = [
-        ("Base weights", f"{rule.weights_gb:.1f} GB", exact.get("weights", "")),
-        ("KV cache", f"{rule.kv_cache_gb:.1f} GB", exact.get("kv", "")),
-        ("Overhead", f"{rule.overhead_gb:.1f} GB", exact.get("overhead", "")),
-        ("Activations", f"{rule.activations_gb:.1f} GB", exact.get("activations", "")),
-        ("Total estimated", f"{rule.total_gb:.1f} GB", exact.get("total", "")),
-        ("With 10% headroom", f"{rule.with_headroom_gb:.1f} GB", exact.get("headroom", "")),
+        ("Base weights", units.format_gb(rule.weights_gb), exact.get("weights", "")),
+        ("KV cache", units.format_gb(rule.kv_cache_gb), exact.get("kv", "")),
+        ("Overhead", units.format_gb(rule.overhead_gb), exact.get("overhead", "")),
+        ("Activations", units.format_gb(rule.activations_gb), exact.get("activations", "")),
+        ("Total estimated", units.format_gb(rule.total_gb), exact.get("total", "")),
+        ("With 10% headroom", units.format_gb(rule.with_headroom_gb), exact.get("headroom", "")),
     ]
     candidate = _shown(described)
     where = f"Exact, on {machine_name(candidate)}" if candidate and candidate.footprint else "Exact"
@@ -104,7 +103,7 @@ def _exact_parts(described: Described) -> dict[str, str]:
         "overhead": units.format_gib((footprint.runtime_bytes + footprint.cuda_graphs_bytes) * gpus),
         "activations": units.format_gib(footprint.activations_bytes * gpus),
         "total": units.format_gib(total),
-        "headroom": units.format_gib(round(total * 1.1)),
+        "headroom": units.format_gib(round(total * HEADROOM_FACTOR)),
     }
 
 

@@ -214,7 +214,9 @@ def price(candidate: Candidate, hours: float | None) -> str:
     if offer is None:
         return ", no price known"
     when = "live" if offer.live else f"price of {offer.as_of}"
-    total = f", {hours:g} h cost ${offer.usd_per_hour * hours:.2f}" if hours else ""
+    total = (
+        f", {units.format_hours(hours)} cost {units.format_usd(offer.usd_per_hour * hours)}" if hours else ""
+    )
     return f", ${offer.usd_per_hour:.2f}/hour on {offer.cloud} ({when}){total}"
 
 

@@ -195,11 +195,6 @@ def assemble(
     )
 
 
-def read_plain(config: Config, build: Build, prefix: str = "model") -> Architecture:
-    """A decoder that its build describes fully."""
-    return assemble(open_decoder(config, build, prefix))
-
-
 def is_on(config: Config, switch: Switch) -> bool:
     """Whether a switch is on, by itself or by the config."""
     return config.flag(switch) if isinstance(switch, str) else switch
