@@ -199,6 +199,13 @@ def test_every_gpu_has_a_row_or_a_reason(soong: Soong) -> None:
     assert named == {gpu["id"] for gpu in soong("gpus", "--json").json}
 
 
+def test_types_stay_whole_on_a_narrow_terminal(soong: Soong, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = soong("plan", "mistral-7b").out
+    assert "gpu_8x_a100_80gb_sxm4" in shown
+    assert max(len(line) for line in shown.splitlines() if line[:1] in "┌│└") <= 80
+
+
 def test_explain_adds_up(soong: Soong) -> None:
     ended = soong("plan", "llama-3.1-8b", "--explain")
     assert ended.code == 0

@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from soong import units
-from soong.cli.text import style, table
+from soong.cli.text import screen_width, style, table
 from soong.cli.views.bar import Slice, cells, legend
 
 if TYPE_CHECKING:
@@ -120,7 +120,15 @@ def candidates_table(plan: Plan) -> str:
     """Every machine that was considered, cheapest first; the recommended row is marked."""
     rows = [_row(candidate, marked=index == plan.choice) for index, candidate in enumerate(plan.candidates)]
     columns = ["Type", "GPU", "$/hour", "Verdict", "Need/GPU", "Context", "Seqs"]
+    if screen_width() < WIDE:
+        # The type's name says which GPU, and must stay whole: people copy it.
+        narrow = [[row[0], *row[2:]] for row in rows]
+        return table([columns[0], *columns[2:]], narrow, right=(1, 3, 4, 5))
     return table(columns, rows, right=(2, 4, 5, 6))
+
+
+WIDE = 100
+"""Columns of a terminal from which the table has room for the GPU's name beside the type."""
 
 
 def _row(candidate: Candidate, *, marked: bool) -> list[str]:
