@@ -8,13 +8,15 @@ from soong import units
 from soong.memory.kv_cache import layer_kinds, resolve_kv_dtype
 from soong.memory.rule_of_thumb import HEADROOM_FACTOR
 from soong.memory.weights import weights_per_gpu
+from soong.models.architecture import AttentionCache
 from soong.plan.candidates import served_model, settings_for
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from soong.memory.footprint import Footprint
     from soong.memory.kv_cache import LayerKind
+    from soong.models.architecture import Weight
     from soong.plan.plan import Candidate, Plan
 
 BASIS = {
@@ -66,6 +68,9 @@ def _weights(plan: Plan, candidate: Candidate) -> Iterator[str]:
     for part, size in sorted(share.parts.items(), key=lambda pair: -pair[1]):
         if size:
             yield _line(part, size)
+            yield from _tensors(
+                weight for weight in served.architecture.served_weights() if weight.part == part
+            )
     for name, size, note in (
         ("tables", share.buffers_bytes, "rotary tables and unpacked matrices, kept beside the weights"),
         ("padding", share.padding_bytes, "what the kernel's layout adds"),
@@ -77,6 +82,27 @@ def _weights(plan: Plan, candidate: Candidate) -> Iterator[str]:
     yield ""
 
 
+def _tensors(weights: Iterable[Weight]) -> Iterator[str]:
+    """How often each tensor of a part stands in the model, its shape, and how tensor parallel splits it."""
+    for weight in weights:
+        if weight.elements >= LEAST_SHOWN_ELEMENTS:
+            shape = " × ".join(f"{size:,}" for size in weight.shape)
+            times = f"{weight.count:,} × " if weight.count > 1 else ""
+            yield f"    {weight.path}: {times}{shape}, {SPLITS[weight.shard]}"
+
+
+LEAST_SHOWN_ELEMENTS = 1 << 16
+"""Norms and biases would double the lines and add a thousandth of the bytes."""
+
+SPLITS = {
+    "replicated": "whole on every GPU",
+    "column": "rows divided",
+    "row": "columns divided",
+    "vocab": "padded to 64 rows, rows divided",
+    "kv": "divided by key-value heads",
+}
+
+
 def _kv_cache(plan: Plan, candidate: Candidate) -> Iterator[str]:
     """Each kind of cache layer with its bytes, then the pool."""
     served, footprint = served_model(plan.model), candidate.footprint
@@ -84,6 +110,10 @@ def _kv_cache(plan: Plan, candidate: Candidate) -> Iterator[str]:
         return
     dtype = resolve_kv_dtype(plan.workload.kv_dtype, served.kv_dtype, served.architecture.dtype)
     yield f"KV cache per GPU, kept in {dtype}:"
+    for cache in served.architecture.caches:
+        if isinstance(cache, AttentionCache):
+            heads = f"{cache.kv_heads} key-value heads ÷ {candidate.tensor_parallel} GPUs (at least 1)"
+            yield f"  {cache.layers} layers: {heads} × ({cache.key_dim} + {cache.value_dim}) numbers a token"
     for kind in layer_kinds(served.architecture, tensor_parallel=candidate.tensor_parallel, kv_dtype=dtype):
         yield f"  {describe_kind(kind)}"
     if footprint.kv_bytes_per_token:
@@ -102,9 +132,16 @@ def _kv_cache(plan: Plan, candidate: Candidate) -> Iterator[str]:
         yield _line(
             "the engine's pool",
             footprint.kv_pool_bytes,
-            f"it will report {footprint.kv_pool_tokens:,} tokens",
+            _pool_note(footprint),
         )
     yield ""
+
+
+def _pool_note(footprint: Footprint) -> str:
+    share = (
+        f"what memory fraction {footprint.memory_fraction:g} leaves; " if footprint.memory_fraction else ""
+    )
+    return f"{share}it will report {footprint.kv_pool_tokens:,} tokens"
 
 
 def describe_kind(kind: LayerKind) -> str:
