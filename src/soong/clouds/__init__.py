@@ -1,0 +1,37 @@
+"""Adapters, one folder for each cloud. `open_provider` hands out the one that a name stands for.
+
+`lambda`: Lambda Cloud; needs a key. `sandbox`: the same API on this computer, costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from soong.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from soong.launch.provider import Provider
+
+CLOUDS = {
+    "lambda": ("soong.clouds.lambda_cloud.provider", "Lambda Cloud; needs an API key"),
+    "sandbox": ("soong.clouds.sandbox.provider", "a rehearsal on this computer; costs nothing"),
+}
+
+
+def open_provider(cloud: str) -> Provider:
+    """The account at `cloud` that this computer's settings name.
+
+    Raises:
+        NotFoundError: no such cloud. CredentialError: its key is missing. RemoteError: the sandbox does not start.
+    """
+    if cloud not in CLOUDS:
+        from difflib import get_close_matches
+
+        near = get_close_matches(cloud, CLOUDS, n=1)
+        raise NotFoundError(
+            f"there is no cloud `{cloud}`",
+            hints=((f"did you mean `{near[0]}`?",) if near else ()) + ("soong clouds",),
+        )
+    module = import_module(CLOUDS[cloud][0])
+    return cast("Provider", module.open_provider())

@@ -1,0 +1,124 @@
+"""One round of the guardian, and the watch that repeats it: settle the ledger, end what is over, leave a pulse."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from soong.errors import SoongError
+from soong.launch import reaping, settling
+from soong.lease.guardian import heartbeat
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from soong.launch.provider import Provider
+    from soong.lease.ledger import Ledger
+
+ROUND_SECONDS = 60.0
+"""Between two rounds, by the cloud's clock; sooner when a lease ends before that."""
+MOST_SECONDS = 300.0
+"""Between two rounds when the cloud keeps failing. It never gives up."""
+PROOF_SECONDS = 45.0
+"""How long a round waits for the proof of one stop: longer than two lists that miss it, so that others wait little."""
+LINGER_SECONDS = 900.0
+"""How long a watch stays after it was asked for, though there is no lease yet: the launch it guards is on its way."""
+TICK_SECONDS = 0.2
+"""How often a watch looks whether somebody asks for a round, in real seconds."""
+LEAST_SECONDS = 1.0
+"""Between two rounds, in real seconds: a fast rehearsal shall not keep the computer busy. A lease's end comes first."""
+
+
+class Round(msgspec.Struct, frozen=True, kw_only=True):
+    """What one round found."""
+
+    findings: tuple[settling.Finding, ...]
+    reaped: tuple[reaping.Reaped, ...]
+
+
+def guardian_round(
+    provider: Provider, ledger: Ledger, *, owner: str, tell: Callable[[str], None] = lambda _: None
+) -> Round:
+    """Settle and reap once, and leave the pulse, also of a round that failed.
+
+    Raises:
+        SoongError: the account could not be read.
+    """
+    nonce = heartbeat.asked(provider.cloud)
+    try:
+        reaped = reaping.reap(provider, owner=owner, ledger=ledger, patience_seconds=PROOF_SECONDS, tell=tell)
+        findings = settling.settle(provider, ledger, stop_patience_seconds=PROOF_SECONDS, tell=tell)
+    except SoongError as error:
+        heartbeat.beat(provider.cloud, nonce=nonce, problem=str(error))
+        raise
+    heartbeat.beat(provider.cloud, nonce=nonce)
+    return Round(findings=findings, reaped=reaped)
+
+
+def watch(
+    provider: Provider,
+    ledger: Ledger,
+    *,
+    owner: str,
+    tell: Callable[[str], None],
+    open_again: Callable[[], Provider],
+) -> None:
+    """Rounds until no lease is left to guard. Returns at once where another process watches already.
+
+    Args:
+        open_again: the provider anew, when the cloud refused or its address changed (a sandbox that was restarted).
+    """
+    with heartbeat.alone(provider.cloud) as alone:
+        if not alone:
+            return
+        failures = 0
+        while True:
+            nonce = heartbeat.asked(provider.cloud)
+            try:
+                done = guardian_round(provider, ledger, owner=owner, tell=tell)
+                failures = 0
+                for line in [*(one.message for one in done.findings), *_ends(done)]:
+                    tell(line)
+            except SoongError as error:
+                failures += 1
+                tell(f"could not look after the leases: {error}; trying again")
+                provider = _opened(provider, open_again)
+            if _is_idle(provider, ledger):
+                return
+            _wait(provider, ledger, nonce, failures)
+
+
+def _ends(done: Round) -> list[str]:
+    return [
+        f"{row.instance_id}: {row.outcome} {row.message}"
+        for row in done.reaped
+        if row.outcome in {"ended", "not-confirmed"}
+    ]
+
+
+def _opened(provider: Provider, open_again: Callable[[], Provider]) -> Provider:
+    try:
+        return open_again()
+    except SoongError:
+        return provider
+
+
+def _is_idle(provider: Provider, ledger: Ledger) -> bool:
+    waiting = time.time() - heartbeat.asked_at(provider.cloud) < LINGER_SECONDS
+    return not waiting and not ledger.open_rentals(cloud=provider.cloud)
+
+
+def _wait(provider: Provider, ledger: Ledger, nonce: str, failures: int) -> None:
+    """Until the next round is due, somebody asks for one, or a lease ends."""
+    clock = provider.clock
+    now = clock.now()
+    pause = min(MOST_SECONDS, ROUND_SECONDS * 2**failures) if failures else ROUND_SECONDS
+    ends = [rental.lease.ends_at for rental in ledger.open_rentals(cloud=provider.cloud)]
+    next_end = min((end for end in ends if end > now), default=now + pause)
+    rested = time.monotonic() + LEAST_SECONDS
+    while heartbeat.asked(provider.cloud) == nonce and clock.now() < next_end:
+        if clock.now() >= now + pause and time.monotonic() >= rested:
+            return
+        time.sleep(TICK_SECONDS)
