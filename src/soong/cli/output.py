@@ -78,7 +78,7 @@ class Output:
     def say(self, text: str) -> None:
         """Talk for a person, on stderr; silent in quiet and JSON mode."""
         if not (self.quiet or self.as_json):
-            sys.stderr.write(f"{text}\n")
+            click.echo(text, err=True, color=self._colored())
 
     def progress(self, what: str) -> Callable[[int, int], None]:
         """A listener that rewrites one line on a terminal, and says nothing elsewhere."""

@@ -44,6 +44,18 @@ def ask_text(
     return str(answer).strip()
 
 
+def ask_secret(question: str, *, out: Output, option: str) -> str:
+    """A line of text that is not shown while it is typed.
+
+    Raises:
+        UsageError: there is no one to ask. KeyboardInterrupt: the person left.
+    """
+    _need_someone(out, question, option)
+    import questionary
+
+    return str(questionary.password(question).unsafe_ask()).strip()
+
+
 def ask_choice(question: str, choices: Sequence[tuple[str, str]], *, out: Output, option: str) -> str:
     """One of `choices`, pairs of (value, words).
 

@@ -85,7 +85,7 @@ def watch(
                 failures += 1
                 tell(f"could not look after the leases: {error}; trying again")
                 provider = _opened(provider, open_again)
-            if _is_idle(provider, ledger):
+            if is_idle(provider, ledger):
                 return
             _wait(provider, ledger, nonce, failures)
 
@@ -105,7 +105,8 @@ def _opened(provider: Provider, open_again: Callable[[], Provider]) -> Provider:
         return provider
 
 
-def _is_idle(provider: Provider, ledger: Ledger) -> bool:
+def is_idle(provider: Provider, ledger: Ledger) -> bool:
+    """Whether no lease is left to guard, and none is about to begin."""
     waiting = time.time() - heartbeat.asked_at(provider.cloud) < LINGER_SECONDS
     return not waiting and not ledger.open_rentals(cloud=provider.cloud)
 

@@ -121,6 +121,11 @@ class Provider(Protocol):
     costs_money: bool
     clock: Clock
 
+    @property
+    def clock_skew_seconds(self) -> float | None:
+        """How far the cloud's clock is ahead of this computer's, from its last answer; None when it did not say."""
+        ...
+
     def instances(self) -> tuple[Instance, ...]:
         """Every machine of the account, soong's or not."""
         ...

@@ -46,6 +46,11 @@ def config_file(name: str) -> str:
     return os.path.join(_directory("config"), name)  # noqa: PTH118 - see the module's docstring
 
 
+def state_file(name: str) -> str:
+    """The full name of a file in the state directory; neither need exist."""
+    return os.path.join(_directory("state"), name)  # noqa: PTH118 - see the module's docstring
+
+
 def made(directory: Path) -> Path:
     """`directory`, made now if it was not there.
 

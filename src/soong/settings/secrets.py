@@ -91,6 +91,21 @@ def lambda_api_key() -> Secret:
     return _checked(text, str(path))
 
 
+def lambda_key_origin() -> str | None:
+    """Where the key would come from, without reading it or running anything; None when nowhere.
+
+    Raises:
+        ConfigError: the settings cannot be read.
+    """
+    from soong.settings import config
+
+    if os.environ.get(LAMBDA_VARIABLE, "").strip():
+        return LAMBDA_VARIABLE
+    if config.value(LAMBDA_COMMAND_SETTING):
+        return LAMBDA_COMMAND_SETTING
+    return str(lambda_key_path()) if lambda_key_path().exists() else None
+
+
 def lambda_key_path() -> Path:
     """The file for the key, whether or not it is there."""
     return paths.config_dir() / LAMBDA_FILE

@@ -1,0 +1,127 @@
+"""`soong reap`: end what is over, from any computer that has the cloud's key."""
+
+from __future__ import annotations
+
+import gc
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from soong.cli import output, text
+from soong.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from soong.cli.account import Account
+    from soong.launch.reaping import Reaped
+
+
+@click.command(
+    "reap",
+    epilog="\b\nExamples:\n  soong reap --dry-run\n  soong reap --owner team --json\n"
+    "  soong reap --install github-actions > .github/workflows/reap.yml\n",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be ended; end nothing.")
+@click.option("--owner", help="Whose machines may be ended; this computer's owner where none is given.")
+@click.option("--all-owners", is_flag=True, help="Every machine with soong's tags, whoever launched it.")
+@click.option("--cloud", help="lambda, or sandbox.")
+@click.option(
+    "--install", metavar="PLACE", help="Write what an always-on place needs: systemd, cron, github-actions."
+)
+@click.option("--guardian", is_flag=True, hidden=True, help="A round of this computer's guardian.")
+@click.option("--watch", is_flag=True, hidden=True, help="Rounds until no lease is left.")
+@output.options
+def command(
+    *,
+    dry_run: bool,
+    owner: str | None,
+    all_owners: bool,
+    cloud: str | None,
+    install: str | None,
+    guardian: bool,
+    watch: bool,
+    out: output.Output,
+) -> int:
+    """End every machine of soong's whose lease is over, and prove it; report everything else with its price.
+
+    Touches only what carries soong's tags and the owner's word. Ends with 6 when a stop could not be proved.
+    """
+    if install is not None:
+        from soong.cli.views import places
+
+        return places.show(install, owner=owner, cloud=cloud, out=out)
+    from soong.cli import account as accounts
+
+    gc.enable()
+    with accounts.opened(cloud, out, settled=False) as account:
+        if guardian:
+            return _guard(account, watch=watch)
+        from soong.launch.reaping import reap
+        from soong.launch.settling import settle
+
+        rows = reap(
+            account.provider,
+            owner=owner or account.owner,
+            all_owners=all_owners,
+            dry_run=dry_run,
+            ledger=account.ledger,
+            tell=out.say,
+        )
+        if not dry_run:
+            settle(account.provider, account.ledger, tell=out.say)
+        out.answer(
+            data=lambda: rows,
+            ids=[row.instance_id for row in rows if row.outcome == "ended"],
+            human=lambda: _page(rows),
+        )
+    return ExitCode.REMOTE if any(row.outcome == "not-confirmed" for row in rows) else ExitCode.DONE
+
+
+def _guard(account: Account, *, watch: bool) -> int:
+    from soong.clouds import open_provider
+    from soong.launch import guarding
+
+    def tell(line: str) -> None:
+        from soong.cli import times
+
+        sys.stderr.write(f"{times.iso(account.provider.clock.now())} {line}\n")
+        sys.stderr.flush()
+
+    if watch:
+        guarding.watch(
+            account.provider,
+            account.ledger,
+            owner=account.owner,
+            tell=tell,
+            open_again=lambda: open_provider(account.provider.cloud),
+        )
+        return ExitCode.DONE
+    done = guarding.guardian_round(account.provider, account.ledger, owner=account.owner, tell=tell)
+    if guarding.is_idle(account.provider, account.ledger):
+        from soong.cli.account import mechanisms
+        from soong.lease.guardian import disarm
+
+        disarm(account.provider.cloud, mechanisms(account.provider))
+    return ExitCode.REMOTE if any(row.outcome == "not-confirmed" for row in done.reaped) else ExitCode.DONE
+
+
+def _page(rows: tuple[Reaped, ...]) -> str:
+    if not rows:
+        return "no machine is running in this account"
+    from soong.cli import times
+
+    return text.table(
+        ["Instance", "Type", "$/hour", "Owner", "Lease", "What"],
+        [
+            [
+                row.instance_id,
+                row.instance_type,
+                f"{row.usd_per_hour:.2f}" if row.usd_per_hour is not None else "?",
+                row.owner or "-",
+                times.span(row.remaining_seconds) if row.remaining_seconds is not None else "-",
+                f"{row.outcome}: {row.message}" if row.message else row.outcome,
+            ]
+            for row in rows
+        ],
+        right=(2, 4),
+    )

@@ -1,0 +1,52 @@
+"""`soong ssh`: a shell on the machine, or one command there."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from soong.cli import output
+from soong.errors import RemoteError
+
+
+@click.command(
+    "ssh",
+    context_settings={"ignore_unknown_options": True},
+    epilog="\b\nExamples:\n  soong ssh\n  soong ssh -- nvidia-smi\n  soong ssh --name my-box\n",
+)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND]")
+@click.option("--name", help="Which machine, where several run.")
+@click.option("--instance-id", help="The machine by the cloud's own id.")
+@click.option("--cloud", help="lambda, or sandbox.")
+@click.option("--forget-key", is_flag=True, help="Pin the host key anew: only when you changed it yourself.")
+@output.options
+def command(
+    words: tuple[str, ...],
+    *,
+    name: str | None,
+    instance_id: str | None,
+    cloud: str | None,
+    forget_key: bool,
+    out: output.Output,
+) -> int:
+    """Connect to the machine with its pinned host key; ends with the code of what ran there."""
+    from soong.cli import account as accounts
+    from soong.connect import keys, probing, ssh
+    from soong.launch import finding
+    from soong.settings import config
+
+    with accounts.opened(cloud, out) as account:
+        rental = accounts.the_rental(account, instance_id or name)
+        machine = next(iter(finding.of_rental(rental, account.provider.instances())), None)
+        endpoint = account.provider.ssh_endpoint(machine) if machine is not None else None
+        if endpoint is None:
+            raise RemoteError(f"{rental.name} has no address yet", hints=("soong status",))
+        mine = keys.matching(keys.local_keys(config.value("ssh.key") or ""), account.provider.ssh_keys())
+        key_file = mine[0].private_file if mine else str(keys.own_key_file())
+        host = probing.host_of(rental, endpoint, key_file)
+    if forget_key:
+        ssh.forget(rental.id)
+    ssh.write_entry(host)
+    line = ssh.argv(host, words)
+    os.execv(line[0], line)  # noqa: S606 - the person's own ssh, in the place of this process

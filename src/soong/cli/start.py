@@ -1,0 +1,373 @@
+"""`soong start`: rent the cheapest machine that holds the model, and make sure that the rent ends."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import click
+
+from soong import units
+from soong.cli import output, prompts
+from soong.cli.exit_codes import ExitCode
+from soong.errors import CredentialError, NothingFitsError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from soong.cli.account import Account
+    from soong.connect.keys import LocalKey
+    from soong.launch.provider import SshKey
+    from soong.launch.starting import Candidate, Terms
+    from soong.lease.guardian import Guard
+    from soong.lease.ledger import Rental
+    from soong.offers.offer import Offer
+    from soong.plan.plan import Candidate as Planned
+    from soong.plan.plan import Plan
+
+LONG_HOURS = 4.0
+"""A lease longer than this needs somebody else than this computer to end it, or the person's word."""
+
+
+class Wish(NamedTuple):
+    """The options of one start."""
+
+    model: str
+    gpu: str | None
+    region: str | None
+    hours: float | None
+    max_usd: float | None
+    name: str | None
+    wait_hours: float
+    filesystem: str | None
+    plan_options: dict[str, Any]
+
+
+@click.command(
+    "start",
+    epilog="\b\nExamples:\n  soong start --model llama-3.1-8b --hours 2\n"
+    "  soong start --model qwen2.5-coder-32b-int4 --gpu gpu_1x_a6000 --max-cost 5 --yes\n"
+    "  soong start --model llama-3.1-8b --cloud sandbox   (a rehearsal: costs nothing)\n",
+)
+@click.option(
+    "--model", help="Catalogue id, Hugging Face id, folder or file; the configured one where none is given."
+)
+@click.option("--gpu", help="Only this GPU or instance type; else the cheapest that fits.")
+@click.option("--region", help="Only this region.")
+@click.option("--hours", help="How long: 4 (the default), 90m, 1h30m.")
+@click.option("--max-cost", help="The most it may cost, in dollars; ends the lease when that is reached.")
+@click.option("--name", help="Your word for the machine; `ssh soong-NAME` reaches it.")
+@click.option(
+    "--wait", is_flag=False, flag_value="2h", default=None, metavar="[TIME]", help="Wait for room: 2h, 30m."
+)
+@click.option("--no-wait", is_flag=True, help="One look for room (the default).")
+@click.option("--context", help="Longest sequence in tokens: 8192, 32k.")
+@click.option("--sequences", help="How many such sequences at once.")
+@click.option("--engine", help="sglang (the default), vllm or llama.cpp.")
+@click.option("--quantization", help="Which of the model's formats.")
+@click.option("--filesystem", help="A filesystem of the account to mount.")
+@click.option("--max-price", help="Only machines up to this many dollars an hour.")
+@click.option("--laptop-only", is_flag=True, help="Consent to a long lease that only this computer guards.")
+@click.option("--cloud", help="lambda, or sandbox.")
+@click.option("--dry-run", is_flag=True, help="Show what would be asked for, and stop.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@output.options
+def command(
+    *,
+    model: str | None,
+    gpu: str | None,
+    region: str | None,
+    hours: str | None,
+    max_cost: str | None,
+    name: str | None,
+    wait: str | None,
+    no_wait: bool,
+    filesystem: str | None,
+    laptop_only: bool,
+    cloud: str | None,
+    dry_run: bool,
+    yes: bool,
+    out: output.Output,
+    **plan_options: Any,
+) -> int:
+    """Rent the cheapest machine that holds the model, with a lease that ends by itself.
+
+    Shows the machines, the price, the total and who will end it, then asks. Nothing is launched before a guardian
+    is armed and has proved itself.
+    """
+    wish = _wish(
+        model, gpu, region, hours, max_cost, name, None if no_wait else wait, filesystem, plan_options
+    )
+    from soong.cli import account as accounts
+
+    try:
+        with accounts.opened(cloud, out) as account:
+            return _start(account, wish, out, dry_run=dry_run, yes=yes, laptop_only=laptop_only)
+    except CredentialError:
+        if not dry_run:
+            raise
+        from soong.cli.views.start import offline_page
+
+        out.say("no key: planned with the packaged prices")
+        return offline_page(wish, out)
+
+
+def _wish(
+    model: str | None,
+    gpu: str | None,
+    region: str | None,
+    hours: str | None,
+    max_cost: str | None,
+    name: str | None,
+    wait: str | None,
+    filesystem: str | None,
+    plan_options: dict[str, Any],
+) -> Wish:
+    from soong.settings import config
+
+    model = config.value("model", flag=model)
+    if not model:
+        raise UsageError(
+            "which model?",
+            hints=("soong start --model llama-3.1-8b", "soong config set model llama-3.1-8b", "soong models"),
+        )
+    if name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", name, re.ASCII):
+        raise UsageError(
+            f"`{name}` cannot be a machine's name", hints=("use small letters, digits and dashes",)
+        )
+    max_usd = units.parse_usd(max_cost, what="`--max-cost`") if max_cost is not None else None
+    typed = units.parse_hours(hours, what="`--hours`") if hours is not None else None
+    return Wish(
+        model=str(model),
+        gpu=config.value("gpu", flag=gpu),
+        region=config.value("region", flag=region),
+        hours=typed if typed is not None or max_usd is not None else config.value("lease.hours"),
+        max_usd=max_usd,
+        name=name,
+        wait_hours=units.parse_hours(wait, what="`--wait`") if wait is not None else 0.0,
+        filesystem=config.value("lambda.filesystem", flag=filesystem),
+        plan_options={
+            "engine": config.value("engine"),
+            **{key: value for key, value in plan_options.items() if value is not None},
+        },
+    )
+
+
+def planned(wish: Wish, offers: Sequence[Offer]) -> Plan:
+    """The plan of a wish, over one offer for each type."""
+    from soong.launch.choosing import types_of
+    from soong.plan.planner import make_plan
+    from soong.plan.request import read_request
+
+    options = {"model": wish.model, "gpu": wish.gpu, **wish.plan_options}
+    return make_plan(read_request(options), offers=types_of(offers, region=wish.region))
+
+
+def _start(
+    account: Account, wish: Wish, out: output.Output, *, dry_run: bool, yes: bool, laptop_only: bool
+) -> int:
+    from soong.cli.views import start as view
+    from soong.launch.choosing import candidates_now
+
+    offers = account.provider.offers()
+    plan = planned(wish, offers)
+    picks = chosen(plan, wish, out)
+    now = candidates_now(picks, offers, region=_region(account, wish))
+    terms = _terms(account, wish, plan, picks[0], ssh_key_name="")
+    screen = view.screen(plan, picks, now, terms, account.provider)
+    if dry_run:
+        return view.dry_run(plan, now, terms, screen, out)
+    if not now and not wish.wait_hours:
+        raise _nothing_free(picks)
+    mine, theirs = _key(account, out, yes=yes)
+    out.say(screen)
+    _consent(account, terms, out, yes=yes, laptop_only=laptop_only)
+    if not yes and not prompts.confirm("Proceed?", out=out):
+        out.say("nothing was launched")
+        return ExitCode.DONE
+    guard = _armed(account, out)
+    rental = _launched(account, wish, plan, picks, (mine, theirs), guard, out)
+    view.ready(rental, guard, account.provider, out)
+    return ExitCode.DONE
+
+
+def chosen(plan: Plan, wish: Wish, out: output.Output) -> tuple[Planned, ...]:
+    """The machines to ask for, cheapest first; warns where the person's own choice is too small.
+
+    Raises:
+        NothingFitsError: none fits.
+    """
+    from soong.launch.choosing import usable
+    from soong.launch.preflight import disk_problem
+
+    picks = usable(plan, named=wish.gpu is not None)
+    roomy = tuple(one for one in picks if one.offer and not disk_problem(plan.model.weights_bytes, one.offer))
+    if not roomy:
+        why = disk_problem(plan.model.weights_bytes, picks[0].offer) if picks and picks[0].offer else ""
+        raise NothingFitsError(
+            f"no machine for rent holds {plan.model.id}",
+            why=why,
+            hints=(f"soong plan {wish.model}", f"soong plan {wish.model} --context 4096"),
+        )
+    if roomy[0].verdict in {"too-small", "unsupported"}:
+        _warn(roomy[0], out)
+    return roomy
+
+
+def _warn(pick: Planned, out: output.Output) -> None:
+    """The page's words for a GPU that is too small, and what the plan says of it."""
+    needed = pick.footprint.total_bytes if pick.footprint else 0
+    if pick.verdict == "too-small" and needed:
+        have, need = pick.gpu.label_gb * pick.gpu_count, round(needed * pick.gpu_count / 1e9)
+        out.say(f"Warning: Selected GPU has {have}GB but model needs ~{need}GB")
+    for reason in pick.reasons:
+        out.say(f"Warning: {reason}")
+
+
+def _region(account: Account, wish: Wish) -> str | None:
+    """The only region that will do: the asked one, or that of the filesystem."""
+    if wish.filesystem is None:
+        return wish.region
+    from soong.launch.preflight import check_filesystem
+
+    return check_filesystem(wish.filesystem, account.provider.filesystems(), wish.region).region
+
+
+def _terms(account: Account, wish: Wish, plan: Plan, pick: Planned, *, ssh_key_name: str) -> Terms:
+    from soong.launch.boot_script import SCRIPT
+    from soong.launch.starting import Terms, hours_of
+    from soong.lease.lease import make_lease
+    from soong.settings import config
+
+    terms = Terms(
+        name=_name(account, wish, plan),
+        model=plan.model.id,
+        owner=account.owner,
+        hours=wish.hours,
+        max_usd=wish.max_usd,
+        cap_hours=float(config.value("lease.cap_hours")),
+        ssh_key_name=ssh_key_name,
+        user_data=SCRIPT,
+        filesystem_names=(wish.filesystem,) if wish.filesystem else (),
+        wait_seconds=wish.wait_hours * 3600,
+    )
+    usd_per_hour = pick.offer.usd_per_hour if pick.offer else 0.0
+    make_lease(owner=terms.owner, now=0, hours=hours_of(terms, usd_per_hour), cap_hours=terms.cap_hours)
+    return terms
+
+
+def _name(account: Account, wish: Wish, plan: Plan) -> str:
+    """The asked name, or one made of the model's; no two open machines share one."""
+    taken = {rental.name for rental in account.ledger.open_rentals()}
+    if wish.name is not None:
+        if wish.name in taken:
+            raise UsageError(f"a machine called `{wish.name}` is running already", hints=("soong status",))
+        return wish.name
+    base = re.sub(r"[^a-z0-9]+", "-", plan.model.id.lower().rsplit("/", 1)[-1]).strip("-")[:32] or "machine"
+    return next(
+        name for name in (base, *(f"{base}-{number}" for number in range(2, 1000))) if name not in taken
+    )
+
+
+def _key(account: Account, out: output.Output, *, yes: bool) -> tuple[LocalKey, SshKey]:
+    """The person's key and the account's entry for it; offers to add one where the account has none of theirs."""
+    from soong.connect import keys
+    from soong.settings import config
+
+    local = keys.local_keys(config.value("ssh.key") or "")
+    found = keys.matching(local, account.provider.ssh_keys())
+    if found is not None:
+        return found
+    if not account.provider.costs_money or yes or prompts.confirm(_key_question(local), out=out):
+        mine = local[0] if local else keys.make_own_key()
+        added = account.provider.add_ssh_key(_key_name(account), mine.public_line)
+        out.say(f"added your public key to the account as `{added.name}`")
+        return mine, added
+    raise CredentialError(
+        "none of your SSH keys is in the account, so nothing could reach the machine",
+        hints=("soong start --yes   (adds it)", "soong configure"),
+    )
+
+
+def _key_question(local: Sequence[LocalKey]) -> str:
+    what = local[0].private_file + ".pub" if local else "a new key, made for soong"
+    return f"None of your SSH keys is in the account. Add {what}?"
+
+
+def _key_name(account: Account) -> str:
+    taken = {key.name for key in account.provider.ssh_keys()}
+    base = f"soong-{account.owner}"[:58]
+    return next(
+        name for name in (base, *(f"{base}-{number}" for number in range(2, 1000))) if name not in taken
+    )
+
+
+def _consent(account: Account, terms: Terms, out: output.Output, *, yes: bool, laptop_only: bool) -> None:
+    """A long lease that only this computer ends needs a word of its own; `--yes` is not that word."""
+    from soong.settings import config
+
+    hours = terms.hours if terms.hours is not None else terms.cap_hours
+    elsewhere = config.value("lease.reaper")
+    if hours <= LONG_HOURS or laptop_only or elsewhere or config.value("lease.laptop_only"):
+        return
+    if not account.provider.costs_money:
+        return
+    question = f"If this computer dies, nobody ends this lease of {hours:g} h. Start it all the same?"
+    if yes or not out.can_ask:
+        raise UsageError(
+            f"a lease of {hours:g} h that only this computer guards needs your consent",
+            why="if this computer is off at its end, the machine bills on",
+            hints=("add `--laptop-only`", "soong reap --install github-actions", "or `--hours 4`"),
+        )
+    if not prompts.confirm(question, out=out, option="--laptop-only"):
+        raise click.exceptions.Exit(ExitCode.DONE)
+
+
+def _armed(account: Account, out: output.Output) -> Guard:
+    from soong.cli.account import mechanisms
+    from soong.lease.guardian import arm
+
+    guard = arm(account.provider.cloud, mechanisms(account.provider), tell=out.say)
+    out.say(f"guardian armed and tested: {guard.words}")
+    return guard
+
+
+def _launched(
+    account: Account,
+    wish: Wish,
+    plan: Plan,
+    picks: tuple[Planned, ...],
+    key: tuple[LocalKey, SshKey],
+    guard: Guard,
+    out: output.Output,
+) -> Rental:
+    import msgspec
+
+    from soong.cli.steps import Steps
+    from soong.connect.probing import SshProber
+    from soong.launch.choosing import candidates_now
+    from soong.launch.starting import start
+    from soong.settings import config
+
+    region = _region(account, wish)
+    elsewhere = config.value("lease.reaper")
+    terms = msgspec.structs.replace(
+        _terms(account, wish, plan, picks[0], ssh_key_name=key[1].name),
+        guards=(guard.words, *((str(elsewhere),) if elsewhere else ())),
+    )
+
+    def now() -> tuple[Candidate, ...]:
+        return candidates_now(picks, account.provider.offers(), region=region)
+
+    prober = SshProber(account.provider, key[0].private_file)
+    with Steps(out, account.provider.clock) as steps:
+        return start(account.provider, account.ledger, now, terms, prober, tell=steps.say)
+
+
+def _nothing_free(picks: tuple[Planned, ...]) -> NothingFitsError:
+    names = ", ".join(dict.fromkeys(one.offer.instance_type for one in picks if one.offer))
+    return NothingFitsError(
+        "none of the machines that fit is free just now",
+        why=names,
+        hints=("add `--wait 2h`", "soong available"),
+    )

@@ -1,0 +1,137 @@
+"""`soong stop`: end the machine, and prove it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from soong.cli import output, prompts
+from soong.cli.exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from soong.cli.account import Account
+    from soong.launch.stopping import Gone
+    from soong.lease.ledger import Rental
+
+
+@click.command(
+    "stop",
+    epilog="\b\nExamples:\n  soong stop\n  soong stop my-box --yes\n  soong stop --all --json\n",
+)
+@click.argument("name", required=False)
+@click.option("--instance-id", help="The machine by the cloud's own id.")
+@click.option("--all", "every", is_flag=True, help="Every machine of soong's on this account and computer.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--no-wait", is_flag=True, help="Ask for the end and leave the proof to the guardian.")
+@click.option("--cloud", help="lambda, or sandbox.")
+@output.options
+def command(
+    name: str | None,
+    *,
+    instance_id: str | None,
+    every: bool,
+    yes: bool,
+    no_wait: bool,
+    cloud: str | None,
+    out: output.Output,
+) -> int:
+    """End a machine: terminate it, then look until the cloud shows that it is gone.
+
+    Ends with 6 and STOP NOT CONFIRMED where that cannot be shown; the guardian then goes on trying.
+    """
+    from soong.cli import account as accounts
+
+    with accounts.opened(cloud, out) as account:
+        rentals = _meant(account, instance_id or name, every=every)
+        if not yes and not prompts.confirm(_question(rentals, account), out=out):
+            out.say("nothing was stopped")
+            return ExitCode.DONE
+        answers = [_stopped(account, rental, out, no_wait=no_wait) for rental in rentals]
+        _show(out, account, answers)
+    return ExitCode.DONE
+
+
+def _meant(account: Account, word: str | None, *, every: bool) -> tuple[Rental, ...]:
+    from soong.cli.account import the_rental
+
+    if every:
+        rentals = account.ledger.open_rentals(cloud=account.provider.cloud, account=account.provider.account)
+        return rentals or (the_rental(account, None),)
+    return (the_rental(account, word),)
+
+
+def _question(rentals: tuple[Rental, ...], account: Account) -> str:
+    now = account.provider.clock.now()
+    cost = sum(rental.cost_usd(now) for rental in rentals)
+    names = ", ".join(f"{rental.name} ({rental.instance_type})" for rental in rentals)
+    return f"End {names}? It has cost ${cost:.2f} so far."
+
+
+def _stopped(
+    account: Account, rental: Rental, out: output.Output, *, no_wait: bool
+) -> tuple[Rental, Gone | None]:
+    from soong.connect import ssh
+    from soong.launch import stopping
+
+    patience = 0.0 if no_wait else stopping.PATIENCE_SECONDS
+    out.say(f"ending {rental.name} ({rental.instance_id or rental.lease.instance_name})")
+    try:
+        gone: Gone | None = stopping.stop(
+            account.provider,
+            account.ledger,
+            rental,
+            why="soong stop",
+            patience_seconds=patience,
+            tell=out.say,
+        )
+    except stopping.StopNotConfirmedError:
+        if not no_wait:
+            raise
+        gone = None
+    if gone is not None:
+        ssh.forget(rental.id)
+    return account.ledger.get(rental.id), gone
+
+
+def _show(out: output.Output, account: Account, answers: list[tuple[Rental, Gone | None]]) -> None:
+    now = account.provider.clock.now()
+    out.answer(
+        data=lambda: [_document(rental, gone, now) for rental, gone in answers],
+        ids=[rental.id for rental, gone in answers if gone is not None],
+        human=lambda: "\n".join(
+            [*(_line(rental, gone, now) for rental, gone in answers), *_still_billing(account)]
+        ),
+    )
+
+
+def _line(rental: Rental, gone: Gone | None, now: float) -> str:
+    if gone is None:
+        return f"{rental.name}: asked to end; not proved yet, the guardian goes on. `soong status` tells."
+    return f"{rental.name} is gone: {gone.evidence}. It cost ${rental.cost_usd(now):.2f}."
+
+
+def _document(rental: Rental, gone: Gone | None, now: float) -> dict[str, Any]:
+    return {
+        "id": rental.id,
+        "name": rental.name,
+        "instance_id": rental.instance_id,
+        "confirmed": gone is not None,
+        "evidence": gone.evidence if gone else None,
+        "cost_usd": round(rental.cost_usd(now), 4),
+    }
+
+
+def _still_billing(account: Account) -> list[str]:
+    """What outlives the machine: filesystems bill as long as they exist."""
+    from soong.errors import SoongError
+
+    try:
+        filesystems = account.provider.filesystems()
+    except SoongError:
+        return []
+    lines = []
+    for one in filesystems:
+        size = f"{one.bytes_used / 2**30:.1f} GiB" if one.bytes_used else "size not told"
+        lines.append(f"still billing: filesystem {one.name} in {one.region} ({size})")
+    return lines
