@@ -93,7 +93,9 @@ def _guard(account: Account, *, watch: bool) -> int:
             account.ledger,
             owner=account.owner,
             tell=tell,
-            open_again=lambda: open_provider(account.provider.cloud),
+            open_again=lambda: (
+                open_provider(account.provider.cloud) if account.provider.costs_money else account.provider
+            ),
         )
         return ExitCode.DONE
     done = guarding.guardian_round(account.provider, account.ledger, owner=account.owner, tell=tell)

@@ -25,6 +25,8 @@ PROOF_SECONDS = 45.0
 """How long a round waits for the proof of one stop: longer than two lists that miss it, so that others wait little."""
 LINGER_SECONDS = 900.0
 """How long a watch stays after it was asked for, though there is no lease yet: the launch it guards is on its way."""
+REHEARSAL_FAILURES = 5
+"""After as many failed rounds a rehearsal's guardian leaves: its sandbox was stopped, and nothing there costs money."""
 TICK_SECONDS = 0.2
 """How often a watch looks whether somebody asks for a round, in real seconds."""
 LEAST_SECONDS = 1.0
@@ -84,6 +86,8 @@ def watch(
             except SoongError as error:
                 failures += 1
                 tell(f"could not look after the leases: {error}; trying again")
+                if failures >= REHEARSAL_FAILURES and not provider.costs_money:
+                    return
                 provider = _opened(provider, open_again)
             if is_idle(provider, ledger):
                 return
