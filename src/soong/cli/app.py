@@ -22,6 +22,7 @@ COMMANDS = {
     "models": ("models", "The models soong knows: list, info, compare, add, remove."),
     "gpus": ("gpus", "The GPUs soong knows: memory, bandwidth, number formats, price."),
     "offers": ("offers", "Machines for rent and their prices, cheapest first."),
+    "available": ("available", "What is free to rent now, cheapest first."),
     "start": ("start", "Rent the cheapest machine that holds a model, with a lease that ends by itself."),
     "status": ("status", "What is running, how long it has left, what it costs and has cost."),
     "extend": ("extend", "Give a machine more hours, up to its cap."),
@@ -35,6 +36,8 @@ COMMANDS = {
     ),
     "configure": ("configure", "Set up renting: the key, the model, the lease, SSH, who guards."),
     "doctor": ("doctor", "Is everything in place, and what to do where it is not."),
+    "clouds": ("clouds", "Where machines can be rented: list, check."),
+    "config": ("config", "The settings: get, set, unset, edit, path."),
     "completion": ("completion", "Print the completion script of a shell."),
     "help": ("help", "Help on a topic: environment, exit-codes, json, pricing."),
 }

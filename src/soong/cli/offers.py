@@ -38,7 +38,10 @@ def command(
     live: bool,
     out: output.Output,
 ) -> None:
-    """Machines for rent and their prices, cheapest first; a dated list that needs no network, or with --live the cloud's own."""
+    """Machines for rent and their prices, cheapest first.
+
+    Without --live a dated list that needs no network and no account; with it the cloud's own answer.
+    """
     most = units.parse_usd(max_price, what="`--max-price`") if max_price is not None else None
     offers = view.select(
         _live_offers(cloud) if live else packaged_offers(),

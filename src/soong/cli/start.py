@@ -10,6 +10,7 @@ import click
 from soong import units
 from soong.cli import output, prompts
 from soong.cli.exit_codes import ExitCode
+from soong.cli.notify import notify
 from soong.errors import CredentialError, NothingFitsError, UsageError
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Wish(NamedTuple):
 @click.option("--engine", help="sglang (the default), vllm or llama.cpp.")
 @click.option("--quantization", help="Which of the model's formats.")
 @click.option("--filesystem", help="A filesystem of the account to mount.")
+@click.option("--port", type=int, help="Of this computer, where the endpoint will be reached.")
 @click.option("--max-price", help="Only machines up to this many dollars an hour.")
 @click.option("--laptop-only", is_flag=True, help="Consent to a long lease that only this computer guards.")
 @click.option("--cloud", help="lambda, or sandbox.")
@@ -83,6 +85,7 @@ def command(
     wait: str | None,
     no_wait: bool,
     filesystem: str | None,
+    port: int | None,
     laptop_only: bool,
     cloud: str | None,
     dry_run: bool,
@@ -99,7 +102,10 @@ def command(
         model, gpu, region, hours, max_cost, name, None if no_wait else wait, filesystem, plan_options
     )
     from soong.cli import account as accounts
+    from soong.launch.preflight import check_port
+    from soong.settings import config
 
+    check_port(int(config.value("tunnel.port", flag=port)))
     try:
         with accounts.opened(cloud, out) as account:
             return _start(account, wish, out, dry_run=dry_run, yes=yes, laptop_only=laptop_only)
@@ -179,16 +185,45 @@ def _start(
         return view.dry_run(plan, now, terms, screen, out)
     if not now and not wish.wait_hours:
         raise _nothing_free(picks)
-    mine, theirs = _key(account, out, yes=yes)
+    _check_model(account, plan, out)
+    key = _key(account, out, yes=yes)
     out.say(screen)
     _consent(account, terms, out, yes=yes, laptop_only=laptop_only)
+    guard = _armed(account, out)
+    out.say(view.enders(guard, account.provider))
     if not yes and not prompts.confirm("Proceed?", out=out):
+        _disarmed(account)
         out.say("nothing was launched")
         return ExitCode.DONE
-    guard = _armed(account, out)
-    rental = _launched(account, wish, plan, picks, (mine, theirs), guard, out)
+    rental = _launched(account, wish, plan, picks, key, guard, out)
     view.ready(rental, guard, account.provider, out)
+    notify(f"{rental.name} is ready on {rental.instance_type}, ${rental.usd_per_hour:.2f}/h")
     return ExitCode.DONE
+
+
+def _check_model(account: Account, plan: Plan, out: output.Output) -> None:
+    """That the files can be read with the person's token, before a machine is paid for to find out.
+
+    Raises:
+        CredentialError: the repository is gated, and the token does not open it. NotFoundError: it is gone.
+    """
+    from soong.errors import RemoteError
+    from soong.models.hub import check_readable
+
+    if not account.provider.costs_money or plan.model.source not in {"catalogue", "hub"}:
+        return
+    try:
+        check_readable(plan.model.serve_from)
+    except RemoteError as error:
+        out.say(f"note: whether {plan.model.serve_from} can be read is not known: {error}")
+
+
+def _disarmed(account: Account) -> None:
+    from soong.cli.account import mechanisms
+    from soong.lease.guardian import disarm
+
+    if not account.ledger.open_rentals(cloud=account.provider.cloud):
+        disarm(account.provider.cloud, mechanisms(account.provider))
 
 
 def chosen(plan: Plan, wish: Wish, out: output.Output) -> tuple[Planned, ...]:
@@ -327,9 +362,7 @@ def _armed(account: Account, out: output.Output) -> Guard:
     from soong.cli.account import mechanisms
     from soong.lease.guardian import arm
 
-    guard = arm(account.provider.cloud, mechanisms(account.provider), tell=out.say)
-    out.say(f"guardian armed and tested: {guard.words}")
-    return guard
+    return arm(account.provider.cloud, mechanisms(account.provider), tell=out.say)
 
 
 def _launched(

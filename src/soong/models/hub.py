@@ -110,6 +110,32 @@ def read_repository(
         visit.close()
 
 
+def check_readable(name: str, revision: str = "main", *, settings: HubSettings | None = None) -> None:
+    """Make sure that a repository is there and opens with the person's token, by its config.json alone.
+
+    Args:
+        name: ORG/NAME. revision: a branch, tag or commit. settings: the environment's where none are given.
+
+    Raises:
+        NotFoundError: no such repository. CredentialError: gated or private, and the token does not open it.
+        RemoteError: the Hub does not answer, or may not be asked.
+    """
+    check_name(name)
+    settings = settings or settings_from_environment()
+    if settings.offline:
+        raise RemoteError("HF_HUB_OFFLINE forbids asking Hugging Face")
+    limits = Limits(read_seconds=settings.read_seconds, total_seconds=CHECK_SECONDS)
+    visit = _Visit(name, revision, settings, limits)
+    try:
+        visit.check()
+    finally:
+        visit.close()
+
+
+CHECK_SECONDS = 10.0
+"""How long a person waits for the answer to a question that has no bearing on the plan."""
+
+
 class _Again(Exception):  # noqa: N818 - it is no error yet
     """Worth another attempt; `error` is what to say when no attempt is left."""
 
@@ -166,6 +192,10 @@ class _Visit:
             licence=facts[0],
             gated=facts[1],
         )
+
+    def check(self) -> None:
+        """Read config.json and keep nothing: refusals come as errors."""
+        self._in_time([self._config], None)
 
     def _config(self) -> bytes:
         answer = self._ask(self._file_url("config.json"), most_bytes=MOST_BYTES)

@@ -97,6 +97,13 @@ def _usd(given: Any, key: str) -> float:
     return units.parse_usd(given, what=key)
 
 
+def _port(given: Any, key: str) -> int:
+    text = str(given)
+    if isinstance(given, bool) or not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise _refused(key, given, "write a port from 1 to 65535")
+    return int(text)
+
+
 def _one_of(*choices: str) -> Callable[[Any, str], str]:
     def parse(given: Any, key: str) -> str:
         if given not in choices:
@@ -142,6 +149,7 @@ SETTINGS = {
         Setting("lambda.auth", "How the key is sent: bearer or basic.", _one_of("bearer", "basic"), "bearer"),
         Setting("lambda.filesystem", "The filesystem to mount; keeps to its region.", _word),
         Setting("budget.monthly_usd", "Warn when a month's cost would pass this.", _usd),
+        Setting("tunnel.port", "The port of this computer where the endpoint is reached.", _port, 8000),
         Setting("notify.command", "A command that is run with a message when a wait ends.", _text),
     )
 }
@@ -238,6 +246,7 @@ def unset_value(key: str) -> bool:
     """Take a setting out of the file, known to soong or not; whether it was there.
 
     Raises:
+        UsageError: neither soong nor the file knows the key.
         ConfigError: the file is no TOML. SoongError: it cannot be written.
     """
     was_there = False
@@ -253,9 +262,8 @@ def unset_value(key: str) -> bool:
         was_there = last in table
         table.pop(last, None)
 
-    if not config_path().exists():
-        return False
-    _change(take)
+    if config_path().exists():
+        _change(take)
     if not was_there:
         find_setting(key)
     return was_there

@@ -45,6 +45,23 @@ def screen(
     return "\n".join(lines)
 
 
+def enders(guard: Guard, provider: Provider) -> str:
+    """Who ends it, and who does if this computer dies: said before money moves."""
+    from soong.settings import config
+
+    elsewhere = config.value("lease.reaper")
+    lines = [f"it will be ended by {guard.words}, armed and tried just now"]
+    if elsewhere:
+        lines.append(f"if this computer dies, by the reaper on {elsewhere}")
+    elif provider.costs_money:
+        lines.append(
+            text.style(
+                "if this computer is off or asleep then, nobody ends it: `soong reap --install`", "yellow"
+            )
+        )
+    return "\n".join(lines)
+
+
 def _table(picks: Sequence[Planned], now: Sequence[Candidate]) -> str:
     rows = []
     for pick in picks[:SHOWN_ROWS]:
