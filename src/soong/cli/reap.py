@@ -10,6 +10,7 @@ import click
 
 from soong.cli import output, text
 from soong.cli.exit_codes import ExitCode
+from soong.errors import SoongError
 
 if TYPE_CHECKING:
     from soong.cli.account import Account
@@ -53,22 +54,10 @@ def command(
     from soong.cli import account as accounts
 
     gc.enable()
+    if guardian:
+        return _guard(cloud, out, watch=watch)
     with accounts.opened(cloud, out, settled=False) as account:
-        if guardian:
-            return _guard(account, watch=watch)
-        from soong.launch.reaping import reap
-        from soong.launch.settling import settle
-
-        rows = reap(
-            account.provider,
-            owner=owner or account.owner,
-            all_owners=all_owners,
-            dry_run=dry_run,
-            ledger=account.ledger,
-            tell=out.say,
-        )
-        if not dry_run:
-            settle(account.provider, account.ledger, tell=out.say)
+        rows = _reaped(account, owner or account.owner, out, all_owners=all_owners, dry_run=dry_run)
         out.answer(
             data=lambda: rows,
             ids=[row.instance_id for row in rows if row.outcome == "ended"],
@@ -77,7 +66,42 @@ def command(
     return ExitCode.REMOTE if any(row.outcome == "not-confirmed" for row in rows) else ExitCode.DONE
 
 
-def _guard(account: Account, *, watch: bool) -> int:
+def _reaped(
+    account: Account, owner: str, out: output.Output, *, all_owners: bool, dry_run: bool
+) -> tuple[Reaped, ...]:
+    from soong.launch.reaping import reap
+    from soong.launch.settling import settle
+
+    rows = reap(
+        account.provider,
+        owner=owner,
+        all_owners=all_owners,
+        dry_run=dry_run,
+        ledger=account.ledger,
+        tell=out.say,
+    )
+    if not dry_run:
+        settle(account.provider, account.ledger, tell=out.say)
+    return rows
+
+
+def _guard(cloud: str | None, out: output.Output, *, watch: bool) -> int:
+    """A round, or a watch, of the guardian; a round that cannot even begin leaves its pulse too."""
+    from soong.cli import account as accounts
+    from soong.lease.guardian import heartbeat
+    from soong.settings import config
+
+    name = str(config.value("cloud", flag=cloud))
+    nonce = heartbeat.asked(name)
+    try:
+        with accounts.opened(name, out, settled=False) as account:
+            return _guarded(account, watch=watch)
+    except SoongError as error:
+        heartbeat.beat(name, nonce=nonce, problem=str(error))
+        raise
+
+
+def _guarded(account: Account, *, watch: bool) -> int:
     from soong.clouds import open_provider
     from soong.launch import guarding
 

@@ -66,7 +66,7 @@ class SshProber:
                     raise MachineUnfitError(
                         f"the machine is {machine.status} before it was ready", stage="address"
                     )
-                if machine.status == "active" and self.provider.ssh_endpoint(machine) is not None:
+                if machine.status == "active" and machine.address:
                     return machine
                 if machine.raw_status != shown:
                     shown = machine.raw_status

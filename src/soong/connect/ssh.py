@@ -69,6 +69,7 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
             "HostKeyAlias": f"soong-{self.rental_id}",
             "UserKnownHostsFile": _quoted(str(self.known_hosts_file)),
             "GlobalKnownHostsFile": "/dev/null",
+            "HashKnownHosts": "no",
             "StrictHostKeyChecking": "yes" if pinned else "accept-new",
             "ForwardAgent": "no",
             "ServerAliveInterval": "15",

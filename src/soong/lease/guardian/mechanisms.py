@@ -23,6 +23,8 @@ PASSED_ON = ("SOONG_HOME", "SOONG_LAMBDA_API_URL", "XDG_CONFIG_HOME", "XDG_STATE
 from a command, or the timer proves to be no use and the next mechanism is tried."""
 
 TOOL_SECONDS = 20.0
+_STARTED: list[subprocess.Popen[bytes]] = []
+"""Rounds outlive the process that started them; kept so that the interpreter does not complain about that."""
 
 
 def of_this_computer(*, rehearsal: bool = False) -> tuple[Systemd | Launchd | Cron | Process, ...]:
@@ -144,13 +146,15 @@ class Cron:
     def fire(self, cloud: str) -> None:
         """Run the line as cron will: with an empty environment, by /bin/sh."""
         bare = {"HOME": str(Path.home()), "PATH": "/usr/bin:/bin", "SHELL": "/bin/sh"}
-        subprocess.Popen(  # noqa: S603
-            ["/bin/sh", "-c", self._line(cloud)],
-            env=bare,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
+        _STARTED.append(
+            subprocess.Popen(  # noqa: S603
+                ["/bin/sh", "-c", self._line(cloud)],
+                env=bare,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
         )
 
     def remove(self, cloud: str) -> None:
@@ -194,13 +198,15 @@ class Process:
         log = paths.made(heartbeat.folder()) / f"{cloud}.log"
         descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
         try:
-            subprocess.Popen(  # noqa: S603
-                command(cloud, "--watch"),
-                stdin=subprocess.DEVNULL,
-                stdout=descriptor,
-                stderr=descriptor,
-                cwd="/",
-                start_new_session=True,
+            _STARTED.append(
+                subprocess.Popen(  # noqa: S603
+                    command(cloud, "--watch"),
+                    stdin=subprocess.DEVNULL,
+                    stdout=descriptor,
+                    stderr=descriptor,
+                    cwd="/",
+                    start_new_session=True,
+                )
             )
         finally:
             os.close(descriptor)
