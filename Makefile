@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test check bench tables picture clean
+.PHONY: setup demo rehearse test check bench tables picture clean
 
 setup: $(READY)  ## a virtual environment with soong and its tools
 
@@ -21,21 +21,26 @@ demo: setup  ## the main job: which GPU to rent for a model, and why
 	@echo
 	@echo "Now try: $(BIN)/soong plan Qwen/Qwen3-32B --context 32k, or $(BIN)/soong recommend --task coding"
 
+rehearse: setup  ## rent, look, extend, stop: the whole life of a machine in the sandbox, for nothing
+	$(BIN)/soong rehearse
+
 test: setup  ## the whole test suite
 	$(BIN)/python -m pytest -q
 
-check: setup  ## style, types, import directions, freshness of the compiled tables
+check: setup  ## style, types, import directions, freshness of the compiled tables and of the tables in the docs
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m soong.tables --check
 	$(BIN)/python -m soong.plan.listing --check
+	$(BIN)/python -m benchmarks.accuracy --check
 
 bench: setup  ## the tables that the docs quote
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/batch.py
 	$(BIN)/python benchmarks/weights.py
+	$(BIN)/python -m benchmarks.accuracy
 
 tables: setup  ## compile src/soong/data/*.toml after editing them
 	$(BIN)/python -m soong.tables

@@ -23,6 +23,7 @@ COMMANDS = {
     "gpus": ("gpus", "The GPUs soong knows: memory, bandwidth, number formats, price."),
     "offers": ("offers", "Machines for rent and their prices, cheapest first."),
     "available": ("available", "What is free to rent now, cheapest first."),
+    "rehearse": ("rehearse", "The whole life of a rented machine, on this computer; costs nothing."),
     "start": ("start", "Rent the cheapest machine that holds a model, with a lease that ends by itself."),
     "status": ("status", "What is running, how long it has left, what it costs and has cost."),
     "extend": ("extend", "Give a machine more hours, up to its cap."),

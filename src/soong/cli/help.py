@@ -10,6 +10,9 @@ from soong.errors import NotFoundError
 ENVIRONMENT = """\
 SOONG_HOME             one folder for everything soong keeps, in place of the system's own
 SOONG_<COMMAND>_<OPTION>  a default for any option: SOONG_PLAN_ENGINE=vllm
+SOONG_<SETTING>        any setting of `soong config`: SOONG_LEASE_HOURS=2
+SOONG_LAMBDA_API_KEY   the key of Lambda's API; else the command in lambda.api_key_command, else the file lambda.key
+SOONG_LAMBDA_API_URL   another address of Lambda's API
 SOONG_DEBUG=1          show the traceback behind an error
 HF_ENDPOINT            the Hugging Face Hub to ask, in place of https://huggingface.co
 HF_TOKEN               your token, for gated models; also read from Hugging Face's own file
