@@ -6,18 +6,16 @@ soong processes respect. A table that cannot be read is refused before it is tou
 
 from __future__ import annotations
 
-import os
-import sys
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from soong.errors import NotFoundError, SoongError, UsageError
+from soong.errors import NotFoundError, UsageError
 from soong.settings import paths
+from soong.settings.files import locked, replace_text
 from soong.tables import KEYS, ROW_TABLES, raw_rows, typed_row
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     import msgspec
     from tomlkit import TOMLDocument
@@ -94,69 +92,14 @@ def _change(subject: str, path: Path, change: Callable[[TOMLDocument], None]) ->
     import tomlkit
 
     paths.made(path.parent)
-    with _locked(path.parent / f".{subject}.lock"):
+    with locked(path.parent / f".{subject}.lock"):
         old = ""
         if path.exists():
             raw_rows(subject, str(path))
             old = path.read_text(encoding="utf-8")
         document = tomlkit.parse(old)
         change(document)
-        _replace(path, tomlkit.dumps(document))
-
-
-def _replace(path: Path, text: str) -> None:
-    """Put `text` in the file's place in one step; on any failure the old file stands as it was.
-
-    A link is followed, so that a table kept elsewhere (dotfiles) stays there; permissions are kept.
-    """
-    target = path.resolve()
-    draft = target.with_name(f".{target.name}.{os.getpid()}.new")
-    try:
-        with draft.open("w", encoding="utf-8", newline="") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        if target.exists():
-            draft.chmod(target.stat().st_mode & 0o7777)
-        draft.replace(target)
-    except OSError as error:
-        with suppress(OSError):
-            draft.unlink()
-        raise paths.cannot_write(path, error) from error
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock file while the block runs; others wait. The kernel frees it if we die."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise paths.cannot_write(path.parent, error) from error
-    try:
-        _lock(descriptor, path)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _lock(descriptor: int, path: Path) -> None:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError as error:
-        raise SoongError(
-            f"cannot lock {path}",
-            why=error.strerror or str(error),
-            hints=(
-                f"move soong's files to a local disk: `export {paths.HOME_VARIABLE}=/path/on/a/local/disk`",
-            ),
-        ) from error
+        replace_text(path, tomlkit.dumps(document))
 
 
 def _without_none(value: Any) -> Any:

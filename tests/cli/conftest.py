@@ -8,9 +8,11 @@ import msgspec
 import pytest
 
 from soong.cli.app import call
+from tests.cli.rehearsal import Rehearsal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 
 class Ended(NamedTuple):
@@ -40,3 +42,11 @@ def soong(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
         return Ended(int(code), seen.out, seen.err)
 
     return run
+
+
+@pytest.fixture
+def rehearsal(sealed: Path) -> Iterator[Rehearsal]:
+    """A sandbox of its own."""
+    pytest.importorskip("asyncssh")
+    with Rehearsal(sealed) as running:
+        yield running

@@ -106,10 +106,52 @@ def test_facts_that_plans_rest_on() -> None:
         ("NVIDIA H200-SXM-141GB", "h200-141gb-sxm5"),
         ("NVIDIA GH200 480GB", "gh200-96gb"),
         ("AMD Instinct MI300X", "mi300x-192gb"),
+        ("A100 40GB", "a100-40gb-sxm4"),
+        ("A100-SXM4-80GB", "a100-80gb-sxm4"),
+        ("NVIDIA A100-SXM4-40GB", "a100-40gb-sxm4"),
+        ("NVIDIA A100 80GB PCIe", "a100-80gb-pcie"),
+        ("NVIDIA A100-PCIE-40GB", "a100-40gb-pcie"),
+        ("NVIDIA H100 NVL", "h100-94gb-nvl"),
+        ("8xH100", "h100-80gb-sxm5"),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", "h100-80gb-sxm5"),
+        ("RTX PRO 6000 Blackwell Max-Q", "rtxpro6000-96gb"),
+        ("NVIDIA RTX PRO 6000 Blackwell Workstation Edition", "rtxpro6000-96gb"),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "rtxpro6000-96gb"),
+        ("RTX6000 Pro Blackwell", "rtxpro6000-96gb"),
+        ("NVIDIA RTX 6000 Ada Generation", "rtx6000ada-48gb"),
+        ("NVIDIA B300 SXM6 AC", "b300-288gb"),
+        ("B200 192GB", "b200-180gb"),
+        ("NVIDIA DGX Spark", "gb10-128gb"),
+        ("Tesla V100-SXM2-32GB", "v100-32gb-sxm2"),
+        ("A800", "a800-80gb-sxm4"),
     ],
 )
 def test_people_and_drivers_have_their_own_names(word: str, gpu: str) -> None:
     assert find_gpu(word).id == gpu
+
+
+@pytest.mark.parametrize(
+    ("word", "memory_gib", "gpu"),
+    [
+        ("A100", 79.25, "a100-80gb-sxm4"),
+        ("A100", 39.4, "a100-40gb-sxm4"),
+        ("a100-pcie", 79.2, "a100-80gb-pcie"),
+        ("V100", 31.7, "v100-32gb-sxm2"),
+        ("H100", 79.19, "h100-80gb-sxm5"),
+        ("H100", 93.1, "h100-94gb-nvl"),
+        ("H100", 40.0, "h100-80gb-sxm5"),  # a slice of one
+        ("h100-80gb-sxm5", 93.1, "h100-80gb-sxm5"),  # an id is an id
+        ("H100 64GB", 63.4, "h100-80gb-sxm5"),
+    ],
+)
+def test_the_memory_picks_the_variant(word: str, memory_gib: float, gpu: str) -> None:
+    assert find_gpu(word, memory_bytes=round(memory_gib * GIB)).id == gpu
+
+
+@pytest.mark.parametrize("word", ["RTX 4090 Laptop", "H100 64GB", "x", "nvidia", "80GB", "", "RTX 3090 Ti"])
+def test_another_card_is_not_taken_for_one_we_know(word: str) -> None:
+    with pytest.raises(NotFoundError):
+        find_gpu(word)
 
 
 def test_a_name_of_several_lists_them() -> None:

@@ -79,6 +79,7 @@ class TestTable:
             "Q4_0": 4.5, "Q8_0": 8.5, "Q2_K": 2.625, "Q3_K": 3.4375, "Q4_K": 4.5, "Q5_K": 5.5, "Q6_K": 6.5625,
             "IQ2_XXS": 2.0625, "IQ2_XS": 2.3125, "IQ3_XXS": 3.0625, "IQ1_S": 1.5625, "IQ4_NL": 4.5,
             "IQ3_S": 3.4375, "IQ4_XS": 4.25, "IQ1_M": 1.75, "TQ1_0": 1.6875, "TQ2_0": 2.0625, "MXFP4": 4.25,
+            "Q2_0": 2.25,
         }  # fmt: skip
         bits = {name: size * 8 / block for name, block, size in GGML_TYPES.values()}
         assert {name: bits[name] for name in published} == published
@@ -181,6 +182,21 @@ class TestArchitecture:
     def test_windows_follow_the_models_rule(self, tmp_path: Path) -> None:
         found = self.read(tmp_path, meta_of("gemma2", attention__sliding_window=128), TENSORS)
         assert {(cache.window, cache.layers) for cache in found.caches} == {(128, 2), (0, 2)}
+
+    @pytest.mark.parametrize(
+        ("name", "expected"),
+        [
+            ("mellum", {(128, 3), (0, 1)}),
+            ("lfm2", {(128, 4)}),
+            ("phi3", {(0, 4)}),
+            ("exaone4", {(0, 4)}),
+            ("gpt-oss", {(128, 2), (0, 2)}),
+        ],
+    )
+    def test_windows_of_other_models(self, tmp_path: Path, name: str, expected: set[tuple[int, int]]) -> None:
+        """Source: llama.cpp `src/models/`, load_swa_pattern; EXAONE 4 slides in its 64-layer model alone."""
+        found = self.read(tmp_path, meta_of(name, attention__sliding_window=128), TENSORS)
+        assert {(cache.window, cache.layers) for cache in found.caches} == expected
 
     def test_windows_follow_the_files_own_list(self, tmp_path: Path) -> None:
         pattern = [True, True, True, False]

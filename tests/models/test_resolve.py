@@ -269,6 +269,16 @@ class TestCache:
         assert resolve("acme/tiny").parameters > PARAMETERS
 
 
+@pytest.mark.parametrize(("name", "headless"), [("Acme--Tiny-Embedding-8B", True), ("Acme--Tiny-8B", False)])
+def test_embedders_have_no_output_projection(tmp_path: Path, name: str, *, headless: bool) -> None:
+    """Qwen3-Embedding-8B has the config of a chat model, and 7,567,295,488 parameters: none of them a head's."""
+    file = tmp_path / f"{name}.json"
+    file.write_text(json.dumps({**CONFIG, "tie_word_embeddings": False}))
+    architecture = resolve(str(file)).architecture
+    assert architecture is not None
+    assert all(weight.part != "lm_head" for weight in architecture.weights) is headless
+
+
 def test_importing_it_brings_no_network_library() -> None:
     code = (
         "import sys, soong.models.resolve;"

@@ -5,48 +5,105 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from soong.errors import NotFoundError, UsageError
+from soong.errors import NotFoundError, RemoteError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from soong.cli.output import Output
-    from soong.launch.provider import Provider
+    from soong.launch.provider import Instance, Provider
+    from soong.lease.clock import Clock
     from soong.lease.guardian.mechanisms import Cron, Launchd, Process, Systemd
     from soong.lease.ledger import Ledger, Rental
 
 
 class Account(NamedTuple):
-    """One account at one cloud, as one command works with it."""
+    """One account at one cloud, as one command works with it. listed: every machine in it, as the command began."""
 
     provider: Provider
     ledger: Ledger
     owner: str
+    listed: tuple[Instance, ...] = ()
 
 
 @contextmanager
-def opened(cloud: str | None, out: Output, *, settled: bool = True) -> Iterator[Account]:
+def opened(
+    cloud: str | None, out: Output, *, settled: bool = True, begins: bool = False, wakes: bool = True
+) -> Iterator[Account]:
     """The account that `--cloud`, the environment or the settings name.
 
     Args:
         cloud: the flag's value. out: hears what was found out of step. settled: compare ledger and cloud first.
+        begins: a machine is to be rented, so where none is named the default cloud is meant, whatever runs elsewhere.
+        wakes: whether a sandbox that stands still is started.
 
     Raises:
         CredentialError: no key. RemoteError: the cloud does not answer. SoongError: the ledger cannot be used.
     """
-    from soong.clouds import open_provider
     from soong.launch.settling import settle
     from soong.lease.ledger import open_ledger
     from soong.lease.owner import owner
-    from soong.settings import config
 
-    provider = open_provider(str(config.value("cloud", flag=cloud)))
+    provider = _provider(chosen_cloud(cloud, None), wakes=wakes) if begins else None
     with open_ledger() as ledger:
+        provider = provider or _provider(chosen_cloud(cloud, ledger), wakes=wakes)
         account = Account(provider, ledger, owner())
         if settled:
-            for found in settle(provider, ledger, tell=out.say):
+            account = account._replace(listed=provider.instances())
+            for found in settle(provider, ledger, instances=account.listed, tell=out.say):
                 out.say(f"note: {found.message}")
+            tidy(ledger)
         yield account
+
+
+def chosen_cloud(flag: str | None, ledger: Ledger | None) -> str:
+    """The cloud that a command means: the named one, else the only one where anything runs or ran, else the default.
+
+    Args:
+        flag: the value of `--cloud`. ledger: None where what runs does not matter.
+    """
+    from soong.settings import config
+
+    found = config.look_up("cloud", flag=flag)
+    if found.origin == "default" and ledger is not None:
+        clouds = {rental.cloud for rental in ledger.open_rentals() or ledger.rentals()}
+        if len(clouds) == 1:
+            return clouds.pop()
+    return str(found.value)
+
+
+def tidy(ledger: Ledger) -> None:
+    """Drop pinned keys and host entries of machines that are gone, whoever ended them."""
+    from soong.connect import ssh
+
+    ssh.keep_only({rental.id for rental in ledger.open_rentals()})
+
+
+def clock_of(cloud: str) -> Clock:
+    """The clock that a cloud's bill follows, without asking anybody; the computer's own where a rehearsal has none."""
+    from soong.lease.clock import WallClock
+
+    if cloud == "sandbox":
+        from soong.clouds.sandbox.clock import SandboxClock
+        from soong.clouds.sandbox.process import Files, sandbox_folder
+
+        file = Files(sandbox_folder()).clock
+        if file.exists():
+            return SandboxClock(file)
+    return WallClock()
+
+
+def _provider(cloud: str, *, wakes: bool) -> Provider:
+    from soong.clouds import open_provider
+
+    if cloud == "sandbox" and not wakes:
+        from soong.clouds.sandbox import process
+
+        if process.find() is None:
+            raise RemoteError(
+                "the sandbox is not running", why="its clock stands still", hints=("soong sandbox start",)
+            )
+    return open_provider(cloud)
 
 
 def mechanisms(provider: Provider) -> tuple[Systemd | Launchd | Cron | Process, ...]:
@@ -68,14 +125,15 @@ def the_rental(account: Account, word: str | None) -> Rental:
         if len(found) == 1:
             return found[0]
         if found:
-            hints = tuple(f"say `{one.id}` for the one asked {one.instance_type}" for one in found)
+            hints = tuple(f"say `{one.id}` for the {one.instance_type} in {one.region}" for one in found)
             raise UsageError(f"{len(found)} machines are called `{word}`", hints=hints)
         raise NotFoundError(
             f"no machine `{word}` is running", hints=_names(rentals) or ("soong status --history",)
         )
     if not rentals:
         raise NotFoundError(
-            "no machine of soong's is running", hints=("soong start", "soong status --history")
+            f"no machine of soong's is running at {account.provider.cloud}",
+            hints=("soong start --model llama-3.1-8b", "soong status --history"),
         )
     if len(rentals) > 1:
         raise UsageError("which machine?", why=f"{len(rentals)} are running", hints=_names(rentals))

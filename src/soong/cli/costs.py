@@ -32,14 +32,19 @@ def command(*, since: str | None, by: str, cloud: str | None, out: output.Output
 
     Counted from the launch call, so never less than the bill; the network is not asked.
     """
+    from soong.cli.account import clock_of
+    from soong.clouds import check_name
     from soong.lease.ledger import open_ledger
 
-    now = datetime.now(UTC).timestamp()
+    if cloud is not None:
+        check_name(cloud)
+    now = clock_of(cloud or "").now()
     start = _moment(since, now)
     with open_ledger() as ledger:
         rentals = [
             one for one in ledger.rentals() if (one.cloud == cloud if cloud else one.cloud != "sandbox")
         ]
+        rehearsed = cloud is None and any(one.cloud == "sandbox" for one in ledger.rentals())
     sums: dict[str, list[float]] = {}
     for key, hours, usd in _parts(rentals, by, start, now):
         total = sums.setdefault(key, [0.0, 0.0])
@@ -56,6 +61,8 @@ def command(*, since: str | None, by: str, cloud: str | None, out: output.Output
         ids=[key for key, _ in rows],
         human=lambda: _page(by, rows),
     )
+    if rehearsed:
+        out.hint("`soong costs --cloud sandbox` tells what the rehearsals would have cost")
 
 
 def _parts(rentals: list[Rental], by: str, start: float, now: float) -> Iterator[tuple[str, float, float]]:

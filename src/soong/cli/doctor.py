@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
 State = Literal["ok", "warning", "failed", "skipped"]
 MARKS = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "failed": ("✗", "red"), "skipped": ("-", "dim")}
-MOST_SKEW_SECONDS = 60.0
-"""A computer whose clock is off by more ends leases too early or too late by as much."""
 
 
 class Check(NamedTuple):
@@ -140,13 +138,13 @@ def _other_auth(cloud: str) -> str:
 
 
 def _clock(provider: Provider) -> Check:
+    from soong.launch.preflight import clock_problem
+
     skew = provider.clock_skew_seconds
     if skew is None or not provider.costs_money:
         return Check("clock", "skipped", "the cloud did not tell its time")
-    if abs(skew) > MOST_SKEW_SECONDS:
-        return Check(
-            "clock", "failed", f"off by {skew:.0f} s against the cloud", "sudo timedatectl set-ntp true"
-        )
+    if problem := clock_problem(skew):
+        return Check("clock", "failed", problem, "sudo timedatectl set-ntp true")
     return Check("clock", "ok", f"within {abs(skew):.0f} s of the cloud's")
 
 
@@ -190,24 +188,27 @@ def _machines(provider: Provider, *, fix: bool, out: output.Output) -> Iterator[
 
 
 def _guardian(provider: Provider, running: int, *, fix: bool, out: output.Output) -> Check:
-    from soong.cli.account import mechanisms
-    from soong.lease.guardian import arm, heartbeat
+    from soong.lease.guardian import heartbeat
 
-    beat = heartbeat.last(provider.cloud)
-    alive = beat is not None and beat.is_fresh(time.time()) and not beat.problem
-    if running and not alive and fix:
-        try:
-            return Check(
-                "guardian",
-                "ok",
-                f"armed again: {arm(provider.cloud, mechanisms(provider), tell=out.say).words}",
-            )
-        except SoongError as error:
-            return Check("guardian", "failed", str(error), "soong reap --watch")
-    if running and not alive:
-        return Check(
-            "guardian", "failed", f"{running} lease(s) run, and it has not run lately", "soong doctor --fix"
-        )
+    trouble = heartbeat.trouble(provider.cloud)
     if not running:
         return Check("guardian", "ok", "no lease to guard")
-    return Check("guardian", "ok", f"its last round was {time.time() - beat.at:.0f} s ago" if beat else "")
+    if trouble and fix:
+        return _armed_again(provider, out)
+    if trouble:
+        found = f"{running} lease{' runs' if running == 1 else 's run'}, and {trouble}"
+        return Check("guardian", "failed", found, f"soong doctor --fix --cloud {provider.cloud}")
+    beat = heartbeat.last(provider.cloud)
+    ago = max(0.0, time.time() - beat.at) if beat else 0.0
+    return Check("guardian", "ok", f"its last round was {ago:.0f} s ago")
+
+
+def _armed_again(provider: Provider, out: output.Output) -> Check:
+    from soong.cli.account import mechanisms
+    from soong.lease.guardian import arm
+
+    try:
+        words = arm(provider.cloud, mechanisms(provider), tell=out.say).words
+    except SoongError as error:
+        return Check("guardian", "failed", str(error), f"soong reap --cloud {provider.cloud}")
+    return Check("guardian", "ok", f"armed again: {words}")

@@ -46,24 +46,24 @@ def _running() -> tuple[Rental, ...]:
 
 
 def _show_running(running: tuple[Rental, ...], out: Output) -> None:
-    import time
-
     from soong.cli import times
+    from soong.cli.account import clock_of
 
     def line(rental: Rental) -> str:
-        now = time.time()
+        now = clock_of(rental.cloud).now()
         if rental.cloud == "sandbox":
             return f"  {rental.name}  {rental.instance_type} in the sandbox, costs nothing"
         left = rental.lease.remaining_seconds(now)
+        cost = f"${rental.usd_per_hour:.2f}/h, ${rental.cost_usd(now):.2f} so far"
         return (
-            f"  {rental.name}  {rental.instance_type}  ${rental.usd_per_hour:.2f}/h, ${rental.cost_usd(now):.2f} so far, "
+            f"  {rental.name}  {rental.instance_type}  {cost}, "
             f"ends at {times.wall(rental.lease.ends_at, now=now)} ({times.span(left)} left)"
         )
 
     from soong.cli.views.start import document
 
     out.answer(
-        data=lambda: {"rentals": [document(rental, time.time()) for rental in running]},
+        data=lambda: {"rentals": [document(rental, clock_of(rental.cloud).now()) for rental in running]},
         ids=[rental.id for rental in running],
         human=lambda: "\n".join(
             [

@@ -81,6 +81,16 @@ def confirm(question: str, *, out: Output, option: str = "--yes") -> bool:
     return bool(questionary.confirm(question, default=False).unsafe_ask())
 
 
+def need_someone(question: str, *, out: Output, already: bool, option: str = "--yes") -> None:
+    """Before anything is done on the way to a question: make sure that it can be asked, or is answered already.
+
+    Raises:
+        UsageError: there is no one to ask.
+    """
+    if not already:
+        _need_someone(out, question, option)
+
+
 def _need_someone(out: Output, question: str, option: str) -> None:
     if not out.can_ask:
         raise UsageError(f"cannot ask “{question}” without a terminal", hints=(f"give `{option}`",))

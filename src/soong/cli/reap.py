@@ -14,6 +14,7 @@ from soong.errors import SoongError
 
 if TYPE_CHECKING:
     from soong.cli.account import Account
+    from soong.launch.provider import Provider
     from soong.launch.reaping import Reaped
 
 
@@ -69,6 +70,7 @@ def command(
 def _reaped(
     account: Account, owner: str, out: output.Output, *, all_owners: bool, dry_run: bool
 ) -> tuple[Reaped, ...]:
+    from soong.cli.account import tidy
     from soong.launch.reaping import reap
     from soong.launch.settling import settle
 
@@ -81,7 +83,9 @@ def _reaped(
         tell=out.say,
     )
     if not dry_run:
-        settle(account.provider, account.ledger, tell=out.say)
+        for found in settle(account.provider, account.ledger, tell=out.say):
+            out.say(f"note: {found.message}")
+        tidy(account.ledger)
     return rows
 
 
@@ -102,33 +106,46 @@ def _guard(cloud: str | None, out: output.Output, *, watch: bool) -> int:
 
 
 def _guarded(account: Account, *, watch: bool) -> int:
-    from soong.clouds import open_provider
+    from soong.cli.account import mechanisms, tidy
     from soong.launch import guarding
+
+    provider, ledger = account.provider, account.ledger
 
     def tell(line: str) -> None:
         from soong.cli import times
 
-        sys.stderr.write(f"{times.iso(account.provider.clock.now())} {line}\n")
+        sys.stderr.write(f"{times.iso(provider.clock.now())} {line}\n")
         sys.stderr.flush()
 
     if watch:
         guarding.watch(
-            account.provider,
-            account.ledger,
+            provider,
+            ledger,
             owner=account.owner,
             tell=tell,
-            open_again=lambda: (
-                open_provider(account.provider.cloud) if account.provider.costs_money else account.provider
-            ),
+            open_again=lambda: _again(provider),
+            tidy=lambda: tidy(ledger),
         )
         return ExitCode.DONE
-    done = guarding.guardian_round(account.provider, account.ledger, owner=account.owner, tell=tell)
-    if guarding.is_idle(account.provider, account.ledger):
-        from soong.cli.account import mechanisms
+    done = guarding.guardian_round(provider, ledger, owner=account.owner, tell=tell)
+    tidy(ledger)
+    if guarding.is_idle(provider, ledger, done):
         from soong.lease.guardian import disarm
 
-        disarm(account.provider.cloud, mechanisms(account.provider))
+        disarm(provider.cloud, mechanisms(provider))
     return ExitCode.REMOTE if any(row.outcome == "not-confirmed" for row in done.reaped) else ExitCode.DONE
+
+
+def _again(provider: Provider) -> Provider:
+    """The account anew: with a key that was replaced, or a sandbox that was started again. It starts none itself."""
+    from soong.clouds import open_provider
+
+    if not provider.costs_money:
+        from soong.clouds.sandbox import process
+
+        if process.find() is None:
+            return provider
+    return open_provider(provider.cloud)
 
 
 def _page(rows: tuple[Reaped, ...]) -> str:

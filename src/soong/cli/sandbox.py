@@ -294,7 +294,7 @@ def _bill_words(
         [
             line["name"] or line["id"],
             line["instance_type"],
-            states.get(line["id"], "gone" if line["billed_until"] else ""),
+            states.get(line["id"], "gone" if line["billed_until"] else "there"),
             times.span(line["seconds"]),
             units.format_usd(line["cents_per_hour"] / CENTS_PER_USD),
             units.format_usd(line["usd"]),
@@ -379,6 +379,7 @@ def _waiting(faults: list[dict[str, Any]]) -> list[str]:
 def _fault_words(fault: dict[str, Any]) -> str:
     count = fault.get("count", 1)
     often = "every time" if count is None else "once" if count == 1 else f"{count} times"
+    often = often if fault.get("id") else "now"
     usual = {"probability": 1.0}
     more = [
         f"{key.replace('_', ' ')} {value}"

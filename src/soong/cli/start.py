@@ -107,7 +107,7 @@ def command(
 
     check_port(int(config.value("tunnel.port", flag=port)))
     try:
-        with accounts.opened(cloud, out) as account:
+        with accounts.opened(cloud, out, begins=True) as account:
             return _start(account, wish, out, dry_run=dry_run, yes=yes, laptop_only=laptop_only)
     except CredentialError:
         if not dry_run:
@@ -174,11 +174,13 @@ def _start(
 ) -> int:
     from soong.cli.views import start as view
     from soong.launch.choosing import candidates_now
+    from soong.lease.guardian import heartbeat
 
     offers = account.provider.offers()
     plan = planned(wish, offers)
     picks = chosen(plan, wish, out)
-    now = candidates_now(picks, offers, region=_region(account, wish))
+    wish = wish._replace(region=_region(account, wish, offers))
+    now = candidates_now(picks, offers, region=wish.region)
     terms = _terms(account, wish, plan, picks[0], ssh_key_name="")
     screen = view.screen(plan, picks, now, terms, account.provider)
     if dry_run:
@@ -186,19 +188,31 @@ def _start(
     if not now and not wish.wait_hours:
         raise _nothing_free(picks)
     _check_model(account, plan, out)
-    key = _key(account, out, yes=yes)
+    _warn_of_clock(account, out)
     out.say(screen)
-    _consent(account, terms, out, yes=yes, laptop_only=laptop_only)
-    guard = _armed(account, out)
-    out.say(view.enders(guard, account.provider))
-    if not yes and not prompts.confirm("Proceed?", out=out):
+    _consent(account, terms, picks[0], out, yes=yes, laptop_only=laptop_only)
+    prompts.need_someone("Proceed?", out=out, already=yes)
+    key = _key(account, out, yes=yes)
+    with heartbeat.needed(account.provider.cloud):
+        guard = _armed(account, out)
+        out.say(view.enders(guard, account.provider))
+        agreed = yes or prompts.confirm("Proceed?", out=out)
+        rental = _launched(account, wish, plan, picks, key, guard, out) if agreed else None
+    if rental is None:
         _disarmed(account)
         out.say("nothing was launched")
         return ExitCode.DONE
-    rental = _launched(account, wish, plan, picks, key, guard, out)
     view.ready(rental, guard, account.provider, out)
     notify(f"{rental.name} is ready on {rental.instance_type}, ${rental.usd_per_hour:.2f}/h")
     return ExitCode.DONE
+
+
+def _warn_of_clock(account: Account, out: output.Output) -> None:
+    from soong.launch.preflight import clock_problem
+
+    problem = clock_problem(account.provider.clock_skew_seconds) if account.provider.costs_money else ""
+    if problem:
+        out.say(f"Warning: {problem}")
 
 
 def _check_model(account: Account, plan: Plan, out: output.Output) -> None:
@@ -219,10 +233,13 @@ def _check_model(account: Account, plan: Plan, out: output.Output) -> None:
 
 
 def _disarmed(account: Account) -> None:
+    """Take the guardian away where it has nothing to guard."""
     from soong.cli.account import mechanisms
-    from soong.lease.guardian import disarm
+    from soong.lease.guardian import disarm, heartbeat
 
-    if not account.ledger.open_rentals(cloud=account.provider.cloud):
+    if not heartbeat.is_needed(account.provider.cloud) and not account.ledger.open_rentals(
+        cloud=account.provider.cloud
+    ):
         disarm(account.provider.cloud, mechanisms(account.provider))
 
 
@@ -259,12 +276,14 @@ def _warn(pick: Planned, out: output.Output) -> None:
         out.say(f"Warning: {reason}")
 
 
-def _region(account: Account, wish: Wish) -> str | None:
+def _region(account: Account, wish: Wish, offers: Sequence[Offer]) -> str | None:
     """The only region that will do: the asked one, or that of the filesystem."""
+    from soong.launch.preflight import check_filesystem, check_region
+
+    if wish.region is not None:
+        check_region(wish.region, account.provider.regions, offers)
     if wish.filesystem is None:
         return wish.region
-    from soong.launch.preflight import check_filesystem
-
     return check_filesystem(wish.filesystem, account.provider.filesystems(), wish.region).region
 
 
@@ -320,7 +339,7 @@ def _key(account: Account, out: output.Output, *, yes: bool) -> tuple[LocalKey, 
         return mine, added
     raise CredentialError(
         "none of your SSH keys is in the account, so nothing could reach the machine",
-        hints=("soong start --yes   (adds it)", "soong configure"),
+        hints=("the same with `--yes` adds it", "soong configure"),
     )
 
 
@@ -337,22 +356,36 @@ def _key_name(account: Account) -> str:
     )
 
 
-def _consent(account: Account, terms: Terms, out: output.Output, *, yes: bool, laptop_only: bool) -> None:
-    """A long lease that only this computer ends needs a word of its own; `--yes` is not that word."""
+def _consent(
+    account: Account, terms: Terms, cheapest: Planned, out: output.Output, *, yes: bool, laptop_only: bool
+) -> None:
+    """A long lease that only this computer ends needs a word of its own; `--yes` is not that word.
+
+    Args:
+        cheapest: where the money of `--max-cost` lasts longest.
+
+    Raises:
+        UsageError: nobody is there to give that word.
+    """
+    from soong.launch.starting import hours_of
     from soong.settings import config
 
-    hours = terms.hours if terms.hours is not None else terms.cap_hours
+    hours = hours_of(terms, cheapest.offer.usd_per_hour if cheapest.offer else 0.0)
     elsewhere = config.value("lease.reaper")
     if hours <= LONG_HOURS or laptop_only or elsewhere or config.value("lease.laptop_only"):
         return
     if not account.provider.costs_money:
         return
-    question = f"If this computer dies, nobody ends this lease of {hours:g} h. Start it all the same?"
+    question = f"If this computer dies, nobody ends this lease of {hours:.3g} h. Start it all the same?"
     if yes or not out.can_ask:
         raise UsageError(
-            f"a lease of {hours:g} h that only this computer guards needs your consent",
+            f"a lease of {hours:.3g} h that only this computer guards needs your consent",
             why="if this computer is off at its end, the machine bills on",
-            hints=("add `--laptop-only`", "soong reap --install github-actions", "or `--hours 4`"),
+            hints=(
+                "the same with `--laptop-only`",
+                "soong reap --install github-actions",
+                "or with `--hours 4`",
+            ),
         )
     if not prompts.confirm(question, out=out, option="--laptop-only"):
         raise click.exceptions.Exit(ExitCode.DONE)
@@ -380,9 +413,9 @@ def _launched(
     from soong.connect.probing import SshProber
     from soong.launch.choosing import candidates_now
     from soong.launch.starting import start
+    from soong.lease.guardian import heartbeat
     from soong.settings import config
 
-    region = _region(account, wish)
     elsewhere = config.value("lease.reaper")
     terms = msgspec.structs.replace(
         _terms(account, wish, plan, picks[0], ssh_key_name=key[1].name),
@@ -390,7 +423,10 @@ def _launched(
     )
 
     def now() -> tuple[Candidate, ...]:
-        return candidates_now(picks, account.provider.offers(), region=region)
+        """What to ask for, once a guardian is seen to live: a wait for room, or for an answer, can take hours."""
+        if heartbeat.trouble(account.provider.cloud):
+            _armed(account, out)
+        return candidates_now(picks, account.provider.offers(), region=wish.region)
 
     prober = SshProber(account.provider, key[0].private_file)
     with Steps(out, account.provider.clock) as steps:
@@ -402,5 +438,5 @@ def _nothing_free(picks: tuple[Planned, ...]) -> NothingFitsError:
     return NothingFitsError(
         "none of the machines that fit is free just now",
         why=names,
-        hints=("add `--wait 2h`", "soong available"),
+        hints=("the same with `--wait 2h` waits for room", "soong available"),
     )

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from soong.cli import output, text
 from soong.cli.exit_codes import ExitCode
+from soong.errors import CredentialError, RemoteError
+from soong.lease.ledger import open_ledger
 
 if TYPE_CHECKING:
     from soong.cli.account import Account
     from soong.launch.provider import Instance
-    from soong.lease.ledger import Rental
+    from soong.lease.ledger import Ledger, Rental
 
 REFRESH_SECONDS = 10.0
 SOON_SECONDS = 1800.0
@@ -26,6 +28,25 @@ WORDS = {
     "ended": ("ended", "dim"),
     "refused": ("never launched", "dim"),
 }
+HEADS = ("Name", "Model", "Machine", "Region", "Status", "Up", "Left", "Ends", "$/hour", "Cost so far")
+
+
+class Picked(NamedTuple):
+    """What a person wants to see. word: one machine, or None. hours: how far back the history goes."""
+
+    word: str | None
+    history: bool
+    stopped: bool
+    hours: float
+
+
+class Seen(NamedTuple):
+    """What a screen tells of. now: the cloud's clock. problem: why the cloud could not be asked; empty if it was."""
+
+    cloud: str
+    now: float
+    others: tuple[Instance, ...]
+    problem: str = ""
 
 
 @click.command(
@@ -49,95 +70,101 @@ def command(
     cloud: str | None,
     out: output.Output,
 ) -> int:
-    """What is running, how long it has left, what it costs and has cost, and who will end it."""
-    from soong.cli import account as accounts
+    """What is running, how long it has left, what it costs and has cost, and who will end it.
 
+    Where the cloud cannot be asked it tells what this computer last knew, and ends with the code of that failure.
+    """
+    picked = Picked(instance_id, history or stopped, stopped, history_hours)
     while True:
-        with accounts.opened(cloud, out) as account:
-            rentals = _shown(
-                account, instance_id, history=history or stopped, stopped=stopped, hours=history_hours
-            )
-            if watch and not out.as_json:
-                click.clear()
-            _answer(account, rentals, out)
+        code = _once(cloud, picked, out, clears=watch and not out.as_json)
         if not watch:
-            return ExitCode.DONE
+            return code
         time.sleep(REFRESH_SECONDS)
 
 
-def _shown(
-    account: Account, instance_id: str | None, *, history: bool, stopped: bool, hours: float
-) -> list[Rental]:
-    since = account.provider.clock.now() - hours * 3600
-    known = account.ledger.rentals()
+def _once(cloud: str | None, picked: Picked, out: output.Output, *, clears: bool) -> int:
+    from soong.cli import account as accounts
+    from soong.cli.exit_codes import exit_code_of
+
+    try:
+        with accounts.opened(cloud, out, wakes=False) as account:
+            others = _others(account)
+            seen = Seen(account.provider.cloud, account.provider.clock.now(), others)
+            _answer(seen, _shown(account.ledger, seen, picked), out, clears=clears)
+            return ExitCode.DONE
+    except (CredentialError, RemoteError) as error:
+        problem = error
+    with open_ledger() as ledger:
+        name = accounts.chosen_cloud(cloud, ledger)
+        seen = Seen(name, accounts.clock_of(name).now(), (), str(problem))
+        rentals = _shown(ledger, seen, picked)
+        if not rentals:
+            raise problem
+        _answer(seen, rentals, out, clears=clears)
+    out.say(f"note: {problem}; this is what this computer last knew")
+    for hint in problem.hints:
+        out.hint(hint)
+    return exit_code_of(problem)
+
+
+def _shown(ledger: Ledger, seen: Seen, picked: Picked) -> list[Rental]:
+    since = seen.now - picked.hours * 3600
     return [
         rental
-        for rental in known
-        if rental.cloud == account.provider.cloud
-        if instance_id is None or instance_id in {rental.instance_id, rental.id, rental.name}
-        if (rental.is_open and not stopped)
-        or (history and not rental.is_open and (rental.ended_at or rental.asked_at) >= since)
+        for rental in ledger.rentals()
+        if rental.cloud == seen.cloud
+        if picked.word is None or picked.word in {rental.instance_id, rental.id, rental.name}
+        if (rental.is_open and not picked.stopped)
+        or (picked.history and not rental.is_open and (rental.ended_at or rental.asked_at) >= since)
     ]
 
 
-def _answer(account: Account, rentals: list[Rental], out: output.Output) -> None:
+def _answer(seen: Seen, rentals: list[Rental], out: output.Output, *, clears: bool) -> None:
     from soong.cli.views.start import document
 
-    now = account.provider.clock.now()
+    if clears:
+        click.clear()
     out.answer(
         data=lambda: {
-            "rentals": [document(rental, now) for rental in rentals],
+            "rentals": [document(rental, seen.now) for rental in rentals],
             "usd_per_hour": round(sum(one.usd_per_hour for one in rentals if one.is_open), 4),
-            "cost_usd": round(sum(one.cost_usd(now) for one in rentals), 4),
+            "cost_usd": round(sum(one.cost_usd(seen.now) for one in rentals), 4),
             "not_soongs": [
                 {"instance_id": one.id, "instance_type": one.instance_type, "usd_per_hour": one.usd_per_hour}
-                for one in _others(account)
+                for one in seen.others
             ],
+            "problem": seen.problem or None,
         },
         ids=[rental.id for rental in rentals],
-        human=lambda: _page(account, rentals, now),
+        human=lambda: _page(seen, rentals),
     )
 
 
-def _others(account: Account) -> list[Instance]:
+def _others(account: Account) -> tuple[Instance, ...]:
     """Machines of the account that are not in this ledger: told with their price, never touched."""
     from soong.launch.finding import lease_id_of
 
     known = {rental.id for rental in account.ledger.rentals(refused=True)}
-    return [one for one in account.provider.instances() if one.is_billing and lease_id_of(one) not in known]
+    return tuple(one for one in account.listed if one.is_billing and lease_id_of(one) not in known)
 
 
-def _page(account: Account, rentals: list[Rental], now: float) -> str:
-    lines = []
-    if rentals:
-        heads = [
-            "Name",
-            "Model",
-            "Machine",
-            "Region",
-            "Status",
-            "Up",
-            "Left",
-            "Ends",
-            "$/hour",
-            "Cost so far",
-        ]
-        rows = [_row(rental, now) for rental in rentals]
-        if len(rentals) > 1:
-            rate = sum(rental.usd_per_hour for rental in rentals if rental.is_open)
-            cost = sum(rental.cost_usd(now) for rental in rentals)
-            rows.append(["total", "", "", "", "", "", "", "", f"{rate:.2f}", f"${cost:.2f}"])
-        title = (
-            "Machines" if account.provider.costs_money else "Machines in the sandbox (nothing costs money)"
-        )
-        lines.append(text.table(heads, rows, title=title, right=(5, 6, 8, 9)))
-    else:
-        lines.append("nothing of soong's is running here")
-    lines += _guards(account, rentals)
-    for one in _others(account):
+def _page(seen: Seen, rentals: list[Rental]) -> str:
+    lines = [_table(seen, rentals) if rentals else "nothing of soong's is running here"]
+    lines += _guards(seen, rentals)
+    for one in seen.others:
         price = f"${one.usd_per_hour:.2f}/h" if one.usd_per_hour is not None else "price not told"
         lines.append(f"also in the account, not this computer's: {one.id} {one.instance_type} {price}")
     return "\n".join(lines)
+
+
+def _table(seen: Seen, rentals: list[Rental]) -> str:
+    rows = [_row(rental, seen.now) for rental in rentals]
+    if len(rentals) > 1:
+        rate = sum(rental.usd_per_hour for rental in rentals if rental.is_open)
+        cost = sum(rental.cost_usd(seen.now) for rental in rentals)
+        rows.append(["total", "", "", "", "", "", "", "", f"{rate:.2f}", f"${cost:.2f}"])
+    title = "Machines in the sandbox (nothing costs money)" if seen.cloud == "sandbox" else "Machines"
+    return text.table(HEADS, rows, title=title, right=(5, 6, 8, 9))
 
 
 def _row(rental: Rental, now: float) -> list[str]:
@@ -169,18 +196,18 @@ def _left(seconds: float) -> str:
     return text.style(words, "yellow") if seconds <= SOON_SECONDS else words
 
 
-def _guards(account: Account, rentals: list[Rental]) -> list[str]:
+def _guards(seen: Seen, rentals: list[Rental]) -> list[str]:
     """Who ends what runs, and whether that one is alive."""
     from soong.lease.guardian import heartbeat
 
     running = [rental for rental in rentals if rental.is_open]
     if not running:
         return []
-    beat = heartbeat.last(account.provider.cloud)
     words = ", ".join(dict.fromkeys(guard for rental in running for guard in rental.guards)) or "nobody known"
-    if beat is None or not beat.is_fresh(time.time()):
-        warning = f"ended by: {words}, but the guardian of this computer has not run lately"
-        return [text.style(warning, "red"), "hint: soong doctor --fix"]
-    if beat.problem:
-        return [text.style(f"ended by: {words}, but its last round failed: {beat.problem}", "red")]
-    return [text.style(f"ended by: {words}; its last round was {time.time() - beat.at:.0f} s ago", "dim")]
+    trouble = heartbeat.trouble(seen.cloud)
+    if trouble:
+        warning = f"ended by: {words}; but of this computer's guardian: {trouble}"
+        return [text.style(warning, "red"), f"hint: soong doctor --fix --cloud {seen.cloud}"]
+    beat = heartbeat.last(seen.cloud)
+    ago = f"; its last round was {max(0.0, time.time() - beat.at):.0f} s ago" if beat else ""
+    return [text.style(f"ended by: {words}{ago}", "dim")]

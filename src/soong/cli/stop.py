@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from soong.cli import account as accounts
 from soong.cli import output, prompts
 from soong.cli.exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from soong.cli.account import Account
-    from soong.launch.stopping import Gone
+    from soong.launch.stopping import Gone, StopNotConfirmedError
     from soong.lease.ledger import Rental
 
 
@@ -40,21 +41,21 @@ def command(
 
     Ends with 6 and STOP NOT CONFIRMED where that cannot be shown; the guardian then goes on trying.
     """
-    from soong.cli import account as accounts
-
     with accounts.opened(cloud, out) as account:
         rentals = _meant(account, instance_id or name, every=every)
         if not yes and not prompts.confirm(_question(rentals, account), out=out):
             out.say("nothing was stopped")
             return ExitCode.DONE
-        answers = [_stopped(account, rental, out, no_wait=no_wait) for rental in rentals]
-        _show(out, account, answers)
+        answers, failure = _all_stopped(account, rentals, out, no_wait=no_wait)
+        if answers:
+            _show(out, account, answers)
+        if failure is not None:
+            raise failure
     return ExitCode.DONE
 
 
 def _meant(account: Account, word: str | None, *, every: bool) -> tuple[Rental, ...]:
-    from soong.cli.account import the_rental
-
+    the_rental = accounts.the_rental
     if every:
         rentals = account.ledger.open_rentals(cloud=account.provider.cloud, account=account.provider.account)
         return rentals or (the_rental(account, None),)
@@ -68,12 +69,32 @@ def _question(rentals: tuple[Rental, ...], account: Account) -> str:
     return f"End {names}? It has cost ${cost:.2f} so far."
 
 
+def _all_stopped(
+    account: Account, rentals: tuple[Rental, ...], out: output.Output, *, no_wait: bool
+) -> tuple[list[tuple[Rental, Gone | None]], StopNotConfirmedError | None]:
+    """Every rental ended, and the first stop that could not be proved; one that does not end lets none bill on."""
+    from soong.launch.stopping import StopNotConfirmedError
+
+    if len(rentals) > 1:
+        for rental in rentals:
+            _stopped(account, rental, out, no_wait=True)
+    answers: list[tuple[Rental, Gone | None]] = []
+    failure = None
+    for rental in rentals:
+        try:
+            answers.append(_stopped(account, account.ledger.get(rental.id), out, no_wait=no_wait))
+        except StopNotConfirmedError as error:
+            failure = failure or error
+    return answers, failure
+
+
 def _stopped(
     account: Account, rental: Rental, out: output.Output, *, no_wait: bool
 ) -> tuple[Rental, Gone | None]:
-    from soong.connect import ssh
     from soong.launch import stopping
 
+    if rental.ended_at is not None:
+        return rental, stopping.Gone(evidence="proved before", at=rental.ended_at)
     patience = 0.0 if no_wait else stopping.PATIENCE_SECONDS
     out.say(f"ending {rental.name} ({rental.instance_id or rental.lease.instance_name})")
     try:
@@ -89,8 +110,10 @@ def _stopped(
         if not no_wait:
             raise
         gone = None
-    if gone is not None:
-        ssh.forget(rental.id)
+    except KeyboardInterrupt:
+        out.say(f"{rental.name} was asked to end, and is not proved gone; the guardian goes on")
+        raise
+    accounts.tidy(account.ledger)
     return account.ledger.get(rental.id), gone
 
 

@@ -25,6 +25,17 @@ def open_provider(cloud: str) -> Provider:
     Raises:
         NotFoundError: no such cloud. CredentialError: its key is missing. RemoteError: the sandbox does not start.
     """
+    check_name(cloud)
+    module = import_module(CLOUDS[cloud][0])
+    return cast("Provider", module.open_provider())
+
+
+def check_name(cloud: str) -> None:
+    """Make sure that there is a cloud of that name.
+
+    Raises:
+        NotFoundError: there is none; the nearest is suggested.
+    """
     if cloud not in CLOUDS:
         from difflib import get_close_matches
 
@@ -33,5 +44,3 @@ def open_provider(cloud: str) -> Provider:
             f"there is no cloud `{cloud}`",
             hints=((f"did you mean `{near[0]}`?",) if near else ()) + ("soong clouds",),
         )
-    module = import_module(CLOUDS[cloud][0])
-    return cast("Provider", module.open_provider())

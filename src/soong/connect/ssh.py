@@ -20,7 +20,7 @@ from soong.launch.provider import SshEndpoint  # noqa: TC001 - msgspec reads the
 from soong.settings import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
 
 CONNECT_SECONDS = 10
@@ -155,6 +155,14 @@ def forget(rental_id: str) -> None:
     """Drop what was kept for a machine that is gone: its pinned key and its entry."""
     (directory() / "known_hosts" / rental_id).unlink(missing_ok=True)
     (directory() / "hosts" / rental_id).unlink(missing_ok=True)
+
+
+def keep_only(rental_ids: Collection[str]) -> None:
+    """Forget every machine but these."""
+    for folder in ("known_hosts", "hosts"):
+        for file in (directory() / folder).glob("[!.]*"):
+            if file.name.partition(".")[0] not in rental_ids:
+                file.unlink(missing_ok=True)
 
 
 def write_entry(host: Host) -> Path:

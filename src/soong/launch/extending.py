@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from soong.errors import NotFoundError, RemoteError, SoongError
+from soong.errors import NotFoundError, RemoteError, SoongError, UsageError
 from soong.launch import finding
 from soong.lease.lease import extended, read_lease
 
@@ -23,6 +23,8 @@ def extend(provider: Provider, ledger: Ledger, rental: Rental, *, hours: float) 
         UsageError: the cap forbids it, or the lease is over. NotFoundError: the machine is gone.
         RemoteError: the cloud did not take the new end, or did not show it; the old end counts until it does.
     """
+    if rental.phase == "ending":
+        raise UsageError(f"{rental.name} is being ended", hints=("soong status",))
     machine = _machine(provider, rental)
     known = read_lease(name=machine[1], tags=machine[2]) or rental.lease
     wanted = extended(known, hours=hours, now=provider.clock.now())

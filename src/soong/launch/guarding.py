@@ -20,11 +20,13 @@ if TYPE_CHECKING:
 ROUND_SECONDS = 60.0
 """Between two rounds, by the cloud's clock; sooner when a lease ends before that."""
 MOST_SECONDS = 300.0
-"""Between two rounds when the cloud keeps failing. It never gives up."""
+"""Between two rounds when the cloud keeps failing, and the most in real seconds where a clock stands still. For real
+money it never gives up."""
 PROOF_SECONDS = 45.0
 """How long a round waits for the proof of one stop: longer than two lists that miss it, so that others wait little."""
 LINGER_SECONDS = 900.0
-"""How long a watch stays after it was asked for, though there is no lease yet: the launch it guards is on its way."""
+"""How long a watch stays after it was asked for, though there is no lease: a launch whose answer was lost may yet
+show its machine."""
 REHEARSAL_FAILURES = 5
 """After as many failed rounds a rehearsal's guardian leaves: its sandbox was stopped, and nothing there costs money."""
 TICK_SECONDS = 0.2
@@ -41,9 +43,14 @@ class Round(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def guardian_round(
-    provider: Provider, ledger: Ledger, *, owner: str, tell: Callable[[str], None] = lambda _: None
+    provider: Provider,
+    ledger: Ledger,
+    *,
+    owner: str,
+    tell: Callable[[str], None] = lambda _: None,
+    is_watch: bool = False,
 ) -> Round:
-    """Settle and reap once, and leave the pulse, also of a round that failed.
+    """Settle and reap once, and leave the pulse, also of a round that failed. is_watch: more rounds will follow.
 
     Raises:
         SoongError: the account could not be read.
@@ -53,9 +60,9 @@ def guardian_round(
         reaped = reaping.reap(provider, owner=owner, ledger=ledger, patience_seconds=PROOF_SECONDS, tell=tell)
         findings = settling.settle(provider, ledger, stop_patience_seconds=PROOF_SECONDS, tell=tell)
     except SoongError as error:
-        heartbeat.beat(provider.cloud, nonce=nonce, problem=str(error))
+        heartbeat.beat(provider.cloud, nonce=nonce, problem=str(error), is_watch=is_watch)
         raise
-    heartbeat.beat(provider.cloud, nonce=nonce)
+    heartbeat.beat(provider.cloud, nonce=nonce, is_watch=is_watch)
     return Round(findings=findings, reaped=reaped)
 
 
@@ -66,11 +73,13 @@ def watch(
     owner: str,
     tell: Callable[[str], None],
     open_again: Callable[[], Provider],
+    tidy: Callable[[], None] = lambda: None,
 ) -> None:
     """Rounds until no lease is left to guard. Returns at once where another process watches already.
 
     Args:
         open_again: the provider anew, when the cloud refused or its address changed (a sandbox that was restarted).
+        tidy: called after each sound round, to drop what was kept for machines that are gone.
     """
     with heartbeat.alone(provider.cloud) as alone:
         if not alone:
@@ -78,20 +87,31 @@ def watch(
         failures = 0
         while True:
             nonce = heartbeat.asked(provider.cloud)
-            try:
-                done = guardian_round(provider, ledger, owner=owner, tell=tell)
-                failures = 0
-                for line in [*(one.message for one in done.findings), *_ends(done)]:
-                    tell(line)
-            except SoongError as error:
-                failures += 1
-                tell(f"could not look after the leases: {error}; trying again")
-                if failures >= REHEARSAL_FAILURES and not provider.costs_money:
-                    return
+            done = _round_or_none(provider, ledger, owner, tell)
+            failures = 0 if done is not None else failures + 1
+            if done is not None:
+                tidy()
+            elif failures >= REHEARSAL_FAILURES and not provider.costs_money:
+                return
+            else:
                 provider = _opened(provider, open_again)
-            if is_idle(provider, ledger):
+            if is_idle(provider, ledger, done):
                 return
             _wait(provider, ledger, nonce, failures)
+
+
+def _round_or_none(
+    provider: Provider, ledger: Ledger, owner: str, tell: Callable[[str], None]
+) -> Round | None:
+    """One round of a watch, told; None when it failed."""
+    try:
+        done = guardian_round(provider, ledger, owner=owner, tell=tell, is_watch=True)
+    except SoongError as error:
+        tell(f"could not look after the leases: {error}; trying again")
+        return None
+    for line in [*(one.message for one in done.findings), *_ends(done)]:
+        tell(line)
+    return done
 
 
 def _ends(done: Round) -> list[str]:
@@ -109,10 +129,16 @@ def _opened(provider: Provider, open_again: Callable[[], Provider]) -> Provider:
         return provider
 
 
-def is_idle(provider: Provider, ledger: Ledger) -> bool:
-    """Whether no lease is left to guard, and none is about to begin."""
-    waiting = time.time() - heartbeat.asked_at(provider.cloud) < LINGER_SECONDS
-    return not waiting and not ledger.open_rentals(cloud=provider.cloud)
+def is_idle(provider: Provider, ledger: Ledger, done: Round | None) -> bool:
+    """Whether no lease is left to guard, none is about to begin, and the last round had nothing to end."""
+    asked_ago = time.time() - heartbeat.asked_at(provider.cloud)
+    waiting = asked_ago < LINGER_SECONDS or heartbeat.is_needed(provider.cloud)
+    busy = done is None or any(one.what == "undone" for one in done.findings) or _unproved(done)
+    return not waiting and not busy and not ledger.open_rentals(cloud=provider.cloud)
+
+
+def _unproved(done: Round) -> bool:
+    return any(row.outcome == "not-confirmed" for row in done.reaped)
 
 
 def _wait(provider: Provider, ledger: Ledger, nonce: str, failures: int) -> None:
@@ -122,8 +148,9 @@ def _wait(provider: Provider, ledger: Ledger, nonce: str, failures: int) -> None
     pause = min(MOST_SECONDS, ROUND_SECONDS * 2**failures) if failures else ROUND_SECONDS
     ends = [rental.lease.ends_at for rental in ledger.open_rentals(cloud=provider.cloud)]
     next_end = min((end for end in ends if end > now), default=now + pause)
-    rested = time.monotonic() + LEAST_SECONDS
+    begun = time.monotonic()
     while heartbeat.asked(provider.cloud) == nonce and clock.now() < next_end:
-        if clock.now() >= now + pause and time.monotonic() >= rested:
+        waited = time.monotonic() - begun
+        if waited >= MOST_SECONDS or (clock.now() >= now + pause and waited >= LEAST_SECONDS):
             return
         time.sleep(TICK_SECONDS)

@@ -19,6 +19,8 @@ DISK_MARGIN = 1.3
 kernels take 20 to 30 GB beside it (sizes of the vLLM 0.33 and SGLang 0.5 CUDA images), and a full disk stops both."""
 ENVIRONMENT_BYTES = 30 * 10**9
 GIB = 1 << 30
+MOST_SKEW_SECONDS = 60.0
+"""A clock that is off by more makes two computers disagree on a lease's end by as much; rounds are a minute apart."""
 
 
 def disk_problem(weights_bytes: int | None, offer: Offer) -> str:
@@ -46,7 +48,7 @@ def check_port(port: int) -> None:
                 raise UsageError(
                     f"port {port} of this computer is taken",
                     why="the endpoint would be reached there",
-                    hints=(f"soong start … --port {free_port()}", f"lsof -i :{port}"),
+                    hints=(f"the same with `--port {free_port()}`", f"lsof -i :{port}"),
                 )
 
 
@@ -77,3 +79,37 @@ def check_filesystem(name: str, filesystems: Sequence[Filesystem], region: str |
             hints=(f"`--region {found.region}`",),
         )
     return found
+
+
+def check_region(name: str, known: Sequence[str], offers: Sequence[Offer]) -> None:
+    """Make sure that there is a region of that name: a wait for room in one that does not exist would never end.
+
+    Args:
+        known: regions of the cloud. offers: its live list, which may name a new one.
+
+    Raises:
+        NotFoundError: no such region; names the nearest.
+    """
+    names = sorted({*known, *(offer.region for offer in offers if offer.region)})
+    if name in names:
+        return
+    from difflib import get_close_matches
+
+    near = get_close_matches(name, names, n=1)
+    hints = (f"did you mean `--region {near[0]}`?",) if near else ()
+    raise NotFoundError(f"there is no region `{name}`", hints=(*hints, "regions: " + ", ".join(names)))
+
+
+def clock_problem(skew_seconds: float | None) -> str:
+    """What a computer whose clock is wrong means for a lease; empty when it is right, or not known.
+
+    Args:
+        skew_seconds: how far the cloud's clock is ahead.
+    """
+    if skew_seconds is None or abs(skew_seconds) <= MOST_SKEW_SECONDS:
+        return ""
+    word = "behind" if skew_seconds > 0 else "ahead of"
+    return (
+        f"this computer's clock is {abs(skew_seconds):.0f} s {word} the cloud's: a reaper on another computer would "
+        "end the lease that much too early or too late"
+    )

@@ -120,6 +120,8 @@ class Provider(Protocol):
     """Where a person can end a machine by hand."""
     costs_money: bool
     clock: Clock
+    regions: tuple[str, ...]
+    """Regions that are known; the cloud may have more."""
 
     @property
     def clock_skew_seconds(self) -> float | None:

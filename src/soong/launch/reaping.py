@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from soong.launch.provider import Instance, Provider
-    from soong.lease.ledger import Ledger
+    from soong.lease.ledger import Ledger, Rental
 
 Outcome = Literal["running", "ended", "would-end", "not-confirmed", "other-owner", "not-ours"]
 
@@ -58,7 +58,8 @@ def reap(
 
     Args:
         owner: whose machines may be ended. all_owners: every machine with soong's tags.
-        dry_run: say what would be done. ledger: of this computer, where there is one; proofs are written to it.
+        dry_run: say what would be done. ledger: of this computer, where there is one: what it launched is its own,
+            whatever `lease.owner` has become since, and proofs are written to it.
         patience_seconds: how long to wait for each proof, by the cloud's clock.
 
     Raises:
@@ -76,6 +77,14 @@ def reap(
     )
 
 
+def _rental(ledger: Ledger, lease_id: str) -> Rental | None:
+    """The ledger's word on a lease; none when it cannot be read: what the tags say is enough to end a machine."""
+    try:
+        return ledger.find(lease_id)
+    except SoongError:
+        return None
+
+
 def _judged(
     provider: Provider, instance: Instance, owner: str, all_owners: bool, ledger: Ledger | None
 ) -> Reaped:
@@ -83,8 +92,8 @@ def _judged(
     now = provider.clock.now()
     if lease is None:
         return _row(instance, lease, now, "not-ours", "carries no tag of soong; left alone")
-    known = ledger is not None and ledger.find(lease.id) is not None
-    if not (all_owners or lease.owner == owner or (not lease.owner and known)):
+    known = ledger is not None and _rental(ledger, lease.id) is not None
+    if not (all_owners or lease.owner == owner or known):
         return _row(
             instance, lease, now, "other-owner", f"belongs to {lease.owner or 'nobody known'}; left alone"
         )
@@ -103,7 +112,7 @@ def _ended(
     lease = read_lease(name=instance.name, tags=instance.tags)
     lease_id = lease.id if lease else ""
     try:
-        rental = ledger.find(lease_id) if ledger is not None else None
+        rental = _rental(ledger, lease_id) if ledger is not None else None
         if ledger is not None and rental is not None and rental.is_open:
             stop = stopping.stop(
                 provider, ledger, rental, why="lease over", patience_seconds=patience_seconds, tell=tell

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from soong.errors import CredentialError, SoongError
 from soong.launch import finding, stopping
 from soong.lease.lease import read_lease
-from soong.lease.ledger import held
+from soong.lease.ledger import clear_held, held
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +27,13 @@ UNSEEN_SECONDS = 120.0
 minute that the looking in `asking` takes."""
 
 What = Literal[
-    "adopted", "never-launched", "ended-elsewhere", "stop-finished", "stop-unfinished", "undone", "moved"
+    "adopted",
+    "never-launched",
+    "ended-elsewhere",
+    "stop-finished",
+    "stop-unfinished",
+    "undone",
+    "moved",
 ]
 
 
@@ -58,13 +65,22 @@ def settle(
     """
     listed = provider.instances() if instances is None else instances
     findings: list[Finding] = []
+    _rekeyed(provider, ledger, listed)
     for rental in ledger.open_rentals(cloud=provider.cloud, account=provider.account):
         with held(rental.id) as alone:
             if alone:
                 found = _settled(provider, ledger, ledger.get(rental.id), listed, stop_patience_seconds, tell)
                 findings += [found] if found else []
     findings += _undone(provider, ledger, listed, tell)
+    clear_held({rental.id for rental in ledger.open_rentals()})
     return tuple(findings)
+
+
+def _rekeyed(provider: Provider, ledger: Ledger, listed: tuple[Instance, ...]) -> None:
+    """A new key of the same account: what it lists is this account's, whatever key it was launched with."""
+    for rental in ledger.open_rentals(cloud=provider.cloud):
+        if rental.account != provider.account and finding.of_rental(rental, listed):
+            ledger.change(rental.id, "key-replaced", provider.clock.now(), account=provider.account)
 
 
 def _settled(
@@ -169,17 +185,23 @@ def _finish_stop(
 def _undone(
     provider: Provider, ledger: Ledger, listed: tuple[Instance, ...], tell: Callable[[str], None]
 ) -> list[Finding]:
-    """Machines that appeared after their launch was given up: nobody waits for them, so they are ended."""
+    """Machines that appeared after their rental was closed: nobody waits for them, so they are ended."""
     findings = []
     for instance in listed:
-        rental = ledger.find(finding.lease_id_of(instance)) if finding.lease_id_of(instance) else None
-        if rental is None or rental.phase != "refused" or not instance.is_billing:
+        rental = ledger.find(finding.lease_id_of(instance)) if instance.is_billing else None
+        if rental is None or rental.is_open:
             continue
-        tell(f"{instance.id} appeared after its launch was given up; ending it")
-        provider.terminate(instance.id)
+        tell(f"{instance.id} appeared after its rental was over; ending it")
+        try:
+            provider.terminate(instance.id)
+            words = "asked to end"
+        except CredentialError:
+            raise
+        except SoongError as error:
+            words = f"it could not be asked to end yet ({error})"
         ledger.change(rental.id, "appeared-late", provider.clock.now(), detail={"instance_id": instance.id})
         findings.append(
-            _said(rental, "undone", f"appeared late as {instance.id}, after its start was given up: ended")
+            _said(rental, "undone", f"appeared late as {instance.id}, after its rental was over: {words}")
         )
     return findings
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from soong.errors import NothingFitsError, SoongError
+from soong.errors import NothingFitsError, RemoteError, SoongError
 from soong.launch import asking, stopping
-from soong.launch.provider import LaunchRefusedError
+from soong.launch.provider import LaunchRefusedError, LaunchUnclearError
 from soong.lease.lease import make_lease, new_id
 from soong.lease.ledger import Rental, held
 
@@ -29,7 +29,7 @@ CYCLE_SECONDS = 60.0
 """Between two rounds over all candidates while waiting for room: the list answers for all of them at once."""
 
 
-class MachineUnfitError(SoongError):
+class MachineUnfitError(RemoteError):
     """A machine came, and is of no use: no address, no SSH, or its GPU does not compute. It is ended.
 
     Args:
@@ -41,6 +41,12 @@ class MachineUnfitError(SoongError):
     def __init__(self, message: str, *, stage: str, why: str = "", hints: tuple[str, ...] = ()) -> None:
         super().__init__(message, why=why, hints=hints)
         self.stage = stage
+
+
+class StoppedElsewhereError(SoongError):
+    """Another soong ended the machine while this one was starting it; nothing is tried again."""
+
+    code = "stopped-elsewhere"
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,8 +127,9 @@ def start(
 
     Raises:
         NothingFitsError: no room within the wait. LaunchRefusedError: refused for a reason that holds everywhere.
-        LaunchUnclearError: an answer was lost and nothing was found. MachineUnfitError: two machines in a row were
-        unfit. StopNotConfirmedError: an unfit machine could not be proved gone, so nothing more is launched.
+        LaunchUnclearError: an answer was lost and nothing was found. StoppedElsewhereError: another command ended it
+        meanwhile. MachineUnfitError: two machines in a row were unfit.
+        StopNotConfirmedError: an unfit machine could not be proved gone, so nothing more is launched.
     """
     deadline = provider.clock.now() + terms.wait_seconds
     tried = 0
@@ -183,24 +190,44 @@ def _launched(
             tell(f"{rental.instance_id} is booting")
             machine = prober.probe(rental, tell)
         except MachineUnfitError as unfit:
+            _check_wanted(ledger, rental)
             tell(f"{unfit}; ending it")
             stopping.stop(provider, ledger, rental, why=str(unfit), tell=tell)
             raise
-        except KeyboardInterrupt:
-            _undo(provider, ledger, rental.id, tell)
+        except (LaunchRefusedError, LaunchUnclearError):
+            raise
+        except (KeyboardInterrupt, SoongError) as leaving:
+            _undo(provider, ledger, rental.id, str(leaving) or "interrupted", tell)
             raise
         now = provider.clock.now()
-        return ledger.change(rental.id, "ready", now, phase="ready", ready_at=now, address=machine.address)
+        ready = ledger.change(rental.id, "ready", now, phase="ready", ready_at=now, address=machine.address)
+        _check_wanted(ledger, ready)
+        return ready
 
 
-def _undo(provider: Provider, ledger: Ledger, rental_id: str, tell: Callable[[str], None]) -> None:
-    """The person left in the middle: end what was launched, or leave it to the guardian if they leave again."""
+def _check_wanted(ledger: Ledger, rental: Rental) -> None:
+    """Make sure that nobody else has ended the machine, or is about to.
+
+    Raises:
+        StoppedElsewhereError: somebody has.
+    """
+    rental = ledger.get(rental.id)
+    if rental.phase in {"ending", "ended"}:
+        raise StoppedElsewhereError(
+            f"{rental.name} was ended while it was starting",
+            why=rental.end_reason,
+            hints=("soong status --history",),
+        )
+
+
+def _undo(provider: Provider, ledger: Ledger, rental_id: str, why: str, tell: Callable[[str], None]) -> None:
+    """The start ends in the middle: end what was launched, or leave it to the guardian if the person leaves again."""
     rental = ledger.find(rental_id)
-    if rental is None or not rental.is_open:
+    if rental is None or rental.phase not in {"asked", "granted", "ready"}:
         return
     machine = rental.instance_id or "a machine that may have been launched"
-    tell(f"interrupted: ending {machine}; Ctrl-C again leaves that to the guardian")
-    stopping.stop(provider, ledger, rental, why="interrupted", tell=tell)
+    tell(f"{why}: ending {machine}; Ctrl-C again leaves that to the guardian")
+    stopping.stop(provider, ledger, rental, why=why, tell=tell)
     tell(f"{machine} is gone")
 
 
@@ -233,5 +260,5 @@ def _intent(provider: Provider, candidate: Candidate, terms: Terms) -> Rental:
 def _no_room(tried: int) -> NothingFitsError:
     return NothingFitsError(
         "there is no room for this anywhere just now" if tried else "no machine that fits is free just now",
-        hints=("soong start … --wait 2h", "soong available"),
+        hints=("the same with `--wait 2h` waits for room", "soong available"),
     )

@@ -75,19 +75,18 @@ def stop(
 ) -> Gone:
     """End the machine of a rental and prove it; safe to repeat, and to run in several processes at once.
 
+    A ledger that cannot be written (a full disk) does not keep the machine alive: it is ended all the same, and the
+    error comes afterwards.
+
     Args:
         why: who wants it, for the story: `soong stop`, `lease over`. patience_seconds: by the cloud's clock.
         tell: hears each step.
 
     Raises:
         StopNotConfirmedError: no proof within the patience; the rental stays open, so the guardian goes on.
-        CredentialError: the key was refused, so nothing can be proved.
+        CredentialError: the key was refused, so nothing can be proved. SoongError: gone, and it could not be noted.
     """
-    now = provider.clock.now()
-    if rental.phase != "ending":
-        rental = ledger.change(
-            rental.id, "stop-asked", now, detail={"why": why}, phase="ending", ending_at=now, end_reason=why
-        )
+    rental = _intended(provider, ledger, rental, why, tell)
     look = prove_gone(
         provider,
         lambda instances: finding.of_rental(rental, instances),
@@ -100,6 +99,22 @@ def stop(
         raise not_confirmed(provider, rental.instance_id or rental.lease.instance_name, rental.usd_per_hour)
     close(ledger, rental, look.gone)
     return look.gone
+
+
+def _intended(
+    provider: Provider, ledger: Ledger, rental: Rental, why: str, tell: Callable[[str], None]
+) -> Rental:
+    """The rental with the intent to end it, written down unless the disk refuses."""
+    if rental.phase == "ending":
+        return rental
+    now = provider.clock.now()
+    try:
+        return ledger.change(
+            rental.id, "stop-asked", now, detail={"why": why}, phase="ending", ending_at=now, end_reason=why
+        )
+    except SoongError as error:
+        tell(f"ending it although that cannot be written down: {error}")
+        return rental
 
 
 def close(ledger: Ledger, rental: Rental, gone: Gone) -> Rental:

@@ -20,12 +20,15 @@ from soong.lease.lease import SECONDS_PER_HOUR, Lease
 from soong.settings import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
 Phase = Literal["asked", "granted", "ready", "ending", "ended", "refused"]
 """asked: the launch call may be on its way. granted: the cloud named a machine. ready: it answered and its GPU
 works. ending: somebody wants it gone. ended: proved gone. refused: certainly never launched."""
+
+ORDER: tuple[Phase, ...] = ("asked", "granted", "ready", "ending", "ended", "refused")
+"""A rental only ever moves on: a start that finishes must not undo the stop that another command asked for."""
 
 OPEN_PHASES: tuple[Phase, ...] = ("asked", "granted", "ready", "ending")
 """Phases in which a machine may exist and bill."""
@@ -163,14 +166,16 @@ class Ledger:
             at: the cloud's clock. detail: what the event tells. fields: new values of the rental's fields.
 
         Returns:
-            The rental as it now stands; an `ended` or `refused` rental never becomes open again.
+            The rental as it now stands; its phase only moves on, so another process may have set a later one.
 
         Raises:
             NotFoundError: no such rental.
         """
         with self._transaction():
             rental = self.get(rental_id)
-            if not rental.is_open:
+            if not rental.is_open or ORDER.index(fields.get("phase", rental.phase)) < ORDER.index(
+                rental.phase
+            ):
                 fields.pop("phase", None)
             rental = msgspec.structs.replace(rental, **fields)
             self._connection.execute(
@@ -263,18 +268,47 @@ def held(rental_id: str) -> Iterator[bool]:
 
     A start holds its rental until the machine is ready. Whoever finds it not held may finish or undo the work.
     """
+    descriptor = _locked(_held_folder() / f"{rental_id}.lock")
+    if descriptor is None:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        (_held_folder() / f"{rental_id}.lock").unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def clear_held(open_ids: Collection[str]) -> None:
+    """Remove the locks that killed processes left of rentals that are over; one that is held stays."""
+    for file in _held_folder().glob("*.lock"):
+        if file.stem not in open_ids:
+            with held(file.stem):
+                pass
+
+
+def _held_folder() -> Path:
+    return paths.state_dir() / "held"
+
+
+def _locked(file: Path) -> int | None:
+    """The lock as a descriptor; None when another process holds it.
+
+    Whoever lets go deletes the file under its lock, so a lock on a file that is gone from the folder is none, and is
+    tried again.
+    """
     import fcntl
 
-    file = paths.made(paths.state_dir() / "held") / f"{rental_id}.lock"
-    descriptor = os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
+    paths.made(file.parent)
+    while True:
+        descriptor = os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            yield False
-            return
-        yield True
-    finally:
+            os.close(descriptor)
+            return None
+        if os.fstat(descriptor).st_nlink:
+            return descriptor
         os.close(descriptor)
 
 

@@ -75,6 +75,10 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         memory_fraction: the engine fraction used; None where a fixed pool or llama.cpp makes it meaningless.
+        weights_bytes: what the engine prints after loading; where the pool is given in bytes, no engine measures the
+            GPU, and this is `tensor_bytes` alone: the rest of `loaded_bytes` is then in `runtime_bytes`.
+        tensor_bytes: the tensors of the model on this GPU, exactly, as the engine shapes them before loading.
+        loaded_bytes: the same with tables, the kernels' own layouts and the allocator's rounding, as it prints them.
         kv_pool_bytes: what the engine gives to keys and values. state_bytes: recurrent state inside or
         beside it.
         kv_pool_tokens: the tokens the engine itself prints at start-up; None when it would not start, unless the pool
@@ -86,14 +90,18 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
         need_bytes: runtime + weights + activations + graphs + workload_kv: what the verdict is about.
         max_context_tokens: longest single sequence this pool holds, at most the model's limit.
         max_sequences: how many sequences of the workload's context the pool holds.
-        starts: the engine starts with this context. refusal: its reason when it does not.
-        uncertainty_bytes: how far `free_bytes` may be off.
+        starts: the engine starts with this context. refusal: its reason when it does not, or, where it starts all the
+            same (SGLang), why it refuses a request of this context.
+        may_start: it starts, or it would refuse by less than the figures may be off.
+        uncertainty_bytes: how far `free_bytes` may be off, with what the engine takes of it for a moment as it starts.
         pool_uncertainty_bytes: how far `kv_pool_bytes` may be off; 0 where the pool is given.
     """
 
     total_bytes: int
     runtime_bytes: int
     weights_bytes: int
+    tensor_bytes: int
+    loaded_bytes: int
     kv_pool_bytes: int
     state_bytes: int
     activations_bytes: int
@@ -112,3 +120,4 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True):
     refusal: str
     uncertainty_bytes: int
     pool_uncertainty_bytes: int
+    may_start: bool = False

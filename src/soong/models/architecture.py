@@ -87,6 +87,8 @@ class AttentionCache(msgspec.Struct, frozen=True, kw_only=True, tag="attention")
     """Keys and values of `layers` layers: per token, `kv_heads` × (`key_dim` + `value_dim`) numbers each.
 
     window: tokens a sliding layer keeps (0: all of them). chunk: tokens of a chunked-attention layer (0: not chunked).
+    idle_layers: layers of the same shape that need no cache, since they read another layer's or an image's; SGLang
+        gives them one all the same.
     """
 
     layers: int
@@ -95,6 +97,7 @@ class AttentionCache(msgspec.Struct, frozen=True, kw_only=True, tag="attention")
     value_dim: int
     window: int = 0
     chunk: int = 0
+    idle_layers: int = 0
 
 
 class LatentCache(msgspec.Struct, frozen=True, kw_only=True, tag="latent"):
@@ -172,6 +175,9 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
         mtp_layers: multi-token-prediction layers in the checkpoint.
         rotary_bytes: position tables that engines compute and keep on every GPU; no part of the checkpoint.
         early_rotary_bytes: the same for vLLM before 0.32.
+        input_buffer_numbers: numbers that vLLM keeps room for between towers and decoder, for each token of a batch.
+        vision_shape: layers and hidden size as a `vision_config` names them, 0 for one it does not name; None without
+            such a section. SGLang's default memory fraction depends on these words, not on the tower.
     """
 
     name: str
@@ -190,6 +196,8 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     mtp_layers: int = 0
     rotary_bytes: int = 0
     early_rotary_bytes: int = 0
+    input_buffer_numbers: int = 0
+    vision_shape: tuple[int, int] | None = None
 
     @property
     def parameters(self) -> int:

@@ -43,16 +43,26 @@ TYPE_BITS = {name: size * 8 / block for name, block, size in GGML_TYPES.values()
 
 WINDOW_PERIODS = {
     "gemma2": 2, "gemma3": 6, "gemma3n": 5, "gpt-oss": 2, "cohere2": 4, "olmo2": 4, "exaone4": 4, "afmoe": 4,
-    "smallthinker": 4, "plamo3": 8, "llama4": 4, "exaone-moe": 4,
+    "smallthinker": 4, "plamo3": 8, "llama4": 4, "exaone-moe": 4, "cohere2moe": 4, "laguna": 4, "mellum": 4,
+    "muse-glimmer": 4, "gemma-embedding": 6, "modern-bert": 3, "lfm2": 0,
 }  # fmt: skip
-"""Every n-th layer sees all tokens, the others a window, where the file has no pattern of its own."""
+"""Every n-th layer sees all tokens, the others a window, where the file has no pattern of its own; 0: none sees all.
 
-FULL_LAYER_FIRST = frozenset({"smallthinker"})
+Source: llama.cpp `src/models/`, the calls of load_swa_pattern.
+"""
+
+FULL_LAYER_FIRST = frozenset({"smallthinker", "cohere2moe", "laguna", "modern-bert"})
 """The first of each n layers is the one that sees all."""
 
 DEFAULT_WINDOWS = {"gemma2": 4096, "smallthinker": 4096}
 WINDOW_IGNORED = frozenset({"phi3", "phimoe", "llama", "mistral", "qwen2", "qwen3", "qwen2moe", "qwen3moe"})
 """llama.cpp keeps all tokens of these, whatever window their files mention."""
+
+EXAONE4_WITH_WINDOWS_LAYERS = 64
+"""Of EXAONE 4 only the model of 64 layers slides: `src/models/exaone4.cpp`."""
+
+GEMMA3N_OWN_LAYERS = 20
+"""Later layers use the keys and values of earlier ones: `src/models/gemma3n.cpp`."""
 
 LLAMA4_CHUNK_TOKENS = 8192
 DEFAULT_FULL_INTERVAL = 4
@@ -234,7 +244,8 @@ def _for_layers(config: Config, key: str, layers: int, *, default: int) -> tuple
 
 def _caches(config: Config, name: str, layers: int, per_layer: list[set[str]]) -> tuple[Cache, ...]:
     own_layers = layers - config.integer("nextn_predict_layers", default=0)
-    shared = config.integer("attention.shared_kv_layers", default=0)
+    unstated = max(0, own_layers - GEMMA3N_OWN_LAYERS) if name == "gemma3n" else 0
+    shared = config.integer("attention.shared_kv_layers", default=unstated)
     recurrent = [index for index in range(own_layers) if _is_recurrent(per_layer[index])]
     kv_heads = _kv_heads(config, layers)
     interval = _full_interval(config, name, recurrent, own_layers)
@@ -271,8 +282,9 @@ def _attends(names: set[str]) -> bool:
 def _full_interval(config: Config, name: str, recurrent: list[int], layers: int) -> int:
     """Every n-th layer attends, the rest are recurrent; 0 where the tensors alone decide."""
     interval = config.integer("full_attention_interval", default=0)
-    if interval or name not in {"qwen3next", "qwen35", "qwen35moe"}:
-        return interval
+    listed = "attention.recurrent_layers" in config  # then the tensors tell the same
+    if interval or listed or name not in {"qwen3next", "qwen35", "qwen35moe"}:
+        return 0 if listed else interval
     return DEFAULT_FULL_INTERVAL if recurrent and len(recurrent) < layers else 0
 
 
@@ -327,7 +339,8 @@ def _head_sizes(config: Config, layers: int) -> tuple[tuple[int, int], tuple[int
 
 
 def _window(config: Config, name: str) -> int:
-    if name in WINDOW_IGNORED:
+    exaone = name == "exaone4" and config.layers("block_count") != EXAONE4_WITH_WINDOWS_LAYERS
+    if name in WINDOW_IGNORED or exaone:
         return 0
     if name == "llama4":
         return LLAMA4_CHUNK_TOKENS

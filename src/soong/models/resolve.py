@@ -9,6 +9,7 @@ its time or size is read again.
 from __future__ import annotations
 
 import os
+import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -430,7 +431,12 @@ def _of_size(facts: _Facts, word: str) -> ResolvedModel:
 
 
 def _thumb_bytes(parameters: int, word: str) -> int:
-    return round(parameters * WORD_BYTES.get(word, 2.0))
+    if word in WORD_BYTES:
+        return round(parameters * WORD_BYTES[word])
+    from soong.models import gguf_mixture
+
+    each = gguf_mixture.bytes_per_parameter(word) if gguf_mixture.is_mixture(word) else 2.0
+    return round(parameters * each)
 
 
 def _same_size(one: str, other: str) -> bool:
@@ -551,6 +557,8 @@ def _read(
 ) -> ResolvedModel:
     """The value from a config and, where they could be read, the headers of the weights."""
     architecture, unknown = _architecture(config)
+    if architecture is not None and _EMBEDDER.search(facts.id):
+        architecture = without_head(architecture)
     storage = _storage(config, hf_quant, architecture, facts, tensors)
     size_bytes = facts.weights_bytes
     parameters = facts.parameters or (architecture.parameters if architecture else 0)
@@ -563,8 +571,9 @@ def _read(
         assert unknown is not None  # noqa: S101 - an architecture has parameters
         raise unknown
     if wanted is not None and not _same_size(wanted, quantization_word(storage)):
-        storage, size_bytes = uniform(wanted, storage.dtype), None
-    basis: WeightsBasis = "headers" if size_bytes is not None else "config"
+        storage, size_bytes = _wanted_storage(wanted, architecture, storage.dtype)
+    known = size_bytes is not None and storage.method != "gguf"
+    basis: WeightsBasis = "headers" if known else "config"
     if size_bytes is None and architecture is not None:
         size_bytes = checkpoint_bytes(architecture, storage)
     elif size_bytes is None:
@@ -592,6 +601,28 @@ def _read(
         gated=facts.gated,
         stated_label=facts.word.upper() if facts.word in SIXTEEN_BIT and not storage.formats else "",
     )
+
+
+def _wanted_storage(
+    word: str, architecture: Architecture | None, dtype: str
+) -> tuple[Quantization, int | None]:
+    """The storage that a word asks for which no repository holds, and its size where the word says that too."""
+    from soong.models import gguf_mixture
+
+    if architecture is None or not gguf_mixture.is_mixture(word):
+        return uniform(word, dtype, on_loading=True), None
+    storage = gguf_mixture.mixture(architecture, word)
+    return storage, gguf_mixture.file_bytes(architecture, storage)
+
+
+_EMBEDDER = re.compile(r"(?<![a-z])embed(ding|dings|der)?(?![a-z])", re.IGNORECASE)
+"""Names of models that turn text into vectors; their configs are those of the chat model they grew from."""
+
+
+def without_head(architecture: Architecture) -> Architecture:
+    """The model as engines run it for embeddings: no output projection. Source: vLLM 0.33 `models/adapters.py`."""
+    kept = tuple(weight for weight in architecture.weights if weight.part != "lm_head")
+    return msgspec.structs.replace(architecture, weights=kept)
 
 
 def _architecture(config: Config) -> tuple[Architecture | None, UnknownFamilyError | None]:

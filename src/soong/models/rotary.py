@@ -122,7 +122,15 @@ def _rotated(config: Config, settings: Config, head: int, model_type: str) -> in
 
 
 def _positions(config: Config, settings: Config) -> int:
-    keys = ("max_position_embeddings", "max_sequence_length", "n_positions", "seq_length", "max_seq_len")
+    keys: tuple[str, ...] = (
+        "max_position_embeddings",
+        "max_sequence_length",
+        "n_positions",
+        "seq_length",
+        "max_seq_len",
+    )
+    if config.text("model_type").startswith("cohere"):  # vLLM `models/commandr.py`, `cohere2_moe.py`
+        keys = ("model_max_length", *keys)
     stated = config.integer(*keys, default=DEFAULT_POSITIONS)
     kind, factor = _kind(settings), settings.number("factor", 1.0)
     original = settings.integer("original_max_position_embeddings", default=stated)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from soong.memory import engines
+from soong.memory.dividing import tensor_parallel_problem
 from soong.memory.footprint import EngineSettings, ServedModel
-from soong.memory.weights import tensor_parallel_problem
 from soong.plan.plan import Candidate
 from soong.plan.verdict import judge, judge_by_rule_of_thumb
 
@@ -86,8 +86,8 @@ def served_model(model: ResolvedModel) -> ServedModel | None:
 
 
 def settings_for(request: Request, model: ResolvedModel, tensor_parallel: int) -> EngineSettings:
-    """The engine's flags for one way to split the model; GGUF files go to llama.cpp unless an engine is named."""
-    name = request.engine or (ENGINE_OF_GGUF if model.source == "gguf" else DEFAULT_ENGINE)
+    """The engine's flags for one way to split the model; GGUF goes to llama.cpp unless an engine is named."""
+    name = request.engine or (ENGINE_OF_GGUF if model.quantization.method == "gguf" else DEFAULT_ENGINE)
     return EngineSettings(
         name=name,
         version=request.engine_version or engines.default_version(name),
@@ -115,7 +115,7 @@ def judged(question: Question, machine: Machine) -> Candidate:
         return _made(question, machine, settings, footprint, "unsupported", (problem,))
     verdict, reasons = judge(footprint, question.workload.sequences)
     if verdict != "fits":
-        roomier = _roomier(question, settings, footprint, machine.gpu, starts=verdict == "tight")
+        roomier = _roomier(question, settings, footprint, machine.gpu, starts=footprint.starts)
         if roomier is not None:
             settings, footprint, verdict, reasons = roomier
     if verdict in _STARTS and support.casts_to_float16:
@@ -203,14 +203,21 @@ def _roomier(
         remark = f"memory fraction {fraction:g}: the engine's default {default:g} leaves too small a pool"
         if verdict == "fits":
             return raised, found, verdict, (remark,)
-        if verdict == "tight" and not starts and fallback is None:
+        if found.starts and not starts and fallback is None:
             fallback = raised, found, verdict, (remark, *reasons)
     return fallback
 
 
 def _tensor_parallel(served: ServedModel, request: Request, gpu_count: int) -> tuple[int, str]:
     """The split for a machine, as `_split` finds it; remembered by the model's key and what was asked."""
-    key = (served.key, gpu_count, request.tensor_parallel, request.pipeline_parallel)
+    key = (
+        served.key,
+        gpu_count,
+        request.tensor_parallel,
+        request.pipeline_parallel,
+        request.engine,
+        request.engine_version,
+    )
     found = _splits_by_key.get(key)
     if found is None:
         if len(_splits_by_key) >= MOST_KEPT:
@@ -222,11 +229,11 @@ def _tensor_parallel(served: ServedModel, request: Request, gpu_count: int) -> t
 def _split(served: ServedModel, request: Request, gpu_count: int) -> tuple[int, str]:
     """How many GPUs share each layer, and a note where that is not all of them; 0 where the asked split cannot be."""
     if request.tensor_parallel is not None:
-        problem = _split_problem(served, request.tensor_parallel)
+        problem = _split_problem(served, request, request.tensor_parallel)
         return (0, problem) if problem else (request.tensor_parallel, "")
     most = max(1, gpu_count // request.pipeline_parallel)
     for parts in range(most, 1, -1):
-        if _split_problem(served, parts) is None:
+        if _split_problem(served, request, parts) is None:
             return (
                 parts,
                 "" if parts == most else f"uses {parts} of {most} GPUs: the heads do not divide further",
@@ -234,8 +241,14 @@ def _split(served: ServedModel, request: Request, gpu_count: int) -> tuple[int, 
     return 1, "" if most == 1 else f"uses 1 of {most} GPUs: the heads do not divide further"
 
 
-def _split_problem(served: ServedModel, parts: int) -> str | None:
-    return tensor_parallel_problem(served.architecture, parts, served.quantization)
+def _split_problem(served: ServedModel, request: Request, parts: int) -> str | None:
+    return tensor_parallel_problem(
+        served.architecture,
+        parts,
+        served.quantization,
+        engine=request.engine or "vllm",
+        engine_version=request.engine_version or "",
+    )
 
 
 class _Support(NamedTuple):

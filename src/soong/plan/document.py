@@ -89,6 +89,8 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "verdict": candidate.verdict,
         "reasons": candidate.reasons,
         "per_gpu": _per_gpu(footprint) if footprint else _NO_FOOTPRINT,
+        "tensor_bytes_per_gpu": footprint.tensor_bytes if footprint else None,
+        "loaded_bytes_per_gpu": footprint.loaded_bytes if footprint else None,
         "kv_bytes_per_token": footprint.kv_bytes_per_token if footprint else None,
         "state_bytes_per_sequence": footprint.state_bytes_per_sequence if footprint else None,
         "kv_pool_tokens": footprint.kv_pool_tokens if footprint else None,

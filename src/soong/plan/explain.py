@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from soong import units
+from soong.memory import engines
 from soong.memory.kv_cache import layer_kinds, resolve_kv_dtype
 from soong.memory.rule_of_thumb import HEADROOM_FACTOR
 from soong.memory.weights import weights_per_gpu
@@ -14,6 +15,7 @@ from soong.plan.candidates import served_model, settings_for
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from soong.memory.engines._vllm_explained import Part
     from soong.memory.footprint import Footprint
     from soong.memory.kv_cache import LayerKind
     from soong.models.architecture import Weight
@@ -39,7 +41,7 @@ def explain(plan: Plan, candidate: Candidate) -> Iterator[str]:
         return
     yield from _weights(plan, candidate)
     yield from _kv_cache(plan, candidate)
-    yield from _rest(candidate.footprint)
+    yield from _rest(plan, candidate)
     yield from _sum(candidate.footprint)
     yield ""
     yield from _rule_of_thumb(plan)
@@ -75,10 +77,16 @@ def _weights(plan: Plan, candidate: Candidate) -> Iterator[str]:
         ("tables", share.buffers_bytes, "rotary tables and unpacked matrices, kept beside the weights"),
         ("padding", share.padding_bytes, "what the kernel's layout adds"),
         ("rounding", share.rounding_bytes, "what PyTorch's allocator adds to large tensors"),
+        ("given back", -share.released_bytes, "room for biases that the checkpoint does not have"),
+        (
+            "inputs",
+            max(0, candidate.footprint.loaded_bytes - share.loaded_bytes),
+            "room for what towers hand to the decoder, for each token of a batch",
+        ),
     ):
         if size:
             yield _line(name, size, note)
-    yield _line("weights", candidate.footprint.weights_bytes, "= the sum on one GPU")
+    yield _line("weights", candidate.footprint.loaded_bytes, "= the sum on one GPU")
     yield ""
 
 
@@ -158,12 +166,43 @@ def describe_kind(kind: LayerKind) -> str:
     return line
 
 
-def _rest(footprint: Footprint) -> Iterator[str]:
+def _rest(plan: Plan, candidate: Candidate) -> Iterator[str]:
+    """Activations, graphs and runtime, each opened where the engine's model tells its parts."""
+    footprint = candidate.footprint
+    if footprint is None:
+        return
+    parts = _parts(plan, candidate)
     yield "Beside them:"
-    yield _line("activations", footprint.activations_bytes, "the peak of the engine's own profile run")
+    yield _line(
+        "activations",
+        footprint.activations_bytes,
+        "the peak of the engine's own profile run",
+    )
+    yield from _opened(parts, "activations")
     yield _line("CUDA graphs", footprint.cuda_graphs_bytes)
-    yield _line("runtime", footprint.runtime_bytes, "CUDA context, communication buffers, library workspaces")
+    yield from _opened(parts, "graphs")
+    added = footprint.loaded_bytes - footprint.weights_bytes
+    yield _line(
+        "runtime",
+        footprint.runtime_bytes - added,
+        "CUDA context, communication buffers, library workspaces",
+    )
+    yield from _opened(parts, "runtime")
     yield ""
+
+
+def _parts(plan: Plan, candidate: Candidate) -> tuple[Part, ...]:
+    served = served_model(plan.model)
+    if served is None:
+        return ()
+    settings = settings_for(plan.request, plan.model, candidate.tensor_parallel)
+    return engines.parts(served, candidate.gpu, plan.workload, settings)
+
+
+def _opened(parts: tuple[Part, ...], of: str) -> Iterator[str]:
+    for part in parts:
+        if part.of == of and part.size_bytes:
+            yield f"    {part.name}: {part.size_bytes:,} bytes, {part.formula}"
 
 
 def _sum(footprint: Footprint) -> Iterator[str]:

@@ -225,7 +225,7 @@ def _named_machine(request: Request, offers: Sequence[Offer]) -> Machine:
 
 def _gpu_of(request: Request) -> Gpu:
     try:
-        return find_gpu(request.gpu or "")
+        return find_gpu(request.gpu or "", memory_bytes=request.gpu_memory_bytes)
     except NotFoundError:
         if request.gpu_memory_bytes is None:
             raise

@@ -75,7 +75,28 @@ def read_request(options: Mapping[str, Any]) -> Request:
             fields[field] = read(key, value)
     if not fields.get("model"):
         raise UsageError("a plan needs a `model`", hints=("soong plan llama-3.1-8b", "soong models"))
+    if fields.get("gpu"):
+        _count_gpus(fields)
     return Request(**fields)
+
+
+def _count_gpus(fields: dict[str, Any]) -> None:
+    """Take the number from a GPU's word, as people write it: `8xH100` is `H100` and a count of 8.
+
+    Raises:
+        UsageError: `--gpu-count` says another number.
+    """
+    word = fields["gpu"]
+    at = word.lower().find("x") if word[0].isdecimal() else -1
+    number, gpu = word[:at].strip(), word[at + 1 :].strip()
+    if at < 0 or not number.isdecimal() or not gpu or len(number) > len(str(MOST_GPUS)):
+        return
+    count = _count(MOST_GPUS)("gpu_count", number)
+    if fields.setdefault("gpu_count", count) != count:
+        raise UsageError(
+            f"`--gpu` {_shown(word)} and `--gpu-count` {fields['gpu_count']} contradict each other"
+        )
+    fields["gpu"] = gpu
 
 
 def _refuse_key(key: str) -> NoReturn:

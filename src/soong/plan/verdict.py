@@ -19,9 +19,12 @@ def judge(footprint: Footprint, sequences: int = 1) -> tuple[Verdict, tuple[str,
 
     `fits`: the engine starts, its pool holds the whole workload, need × 1.1 ≤ the GPU's memory (the specification's
     headroom), and what is left over, in the pool and on the GPU, is more than the figures may be off.
-    `tight`: the engine starts with less. `too-small`: it does not start.
+    `tight`: the engine starts with less, or would refuse by no more than the figures may be off. `too-small`: it
+    does not start, or it starts and refuses every request of the asked context (SGLang).
     """
-    if not footprint.starts:
+    if not footprint.starts and footprint.may_start:
+        return "tight", (f"within the error of these figures: {footprint.refusal}",)
+    if footprint.refusal:
         return "too-small", (_why_too_small(footprint),)
     lacking = _lacking(footprint, sequences)
     return ("tight", (lacking,)) if lacking else ("fits", ())

@@ -52,13 +52,15 @@ def state_file(name: str) -> str:
 
 
 def made(directory: Path) -> Path:
-    """`directory`, made now if it was not there.
+    """`directory`, made now if it was not there; each folder that is made is its owner's alone, whatever the umask.
 
     Raises:
         SoongError: it cannot be made; says how to choose another place.
     """
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        missing = [folder for folder in (directory, *directory.parents) if not folder.is_dir()]
+        for folder in reversed(missing):
+            folder.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise cannot_write(directory, error) from error
     return directory

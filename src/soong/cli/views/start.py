@@ -62,7 +62,8 @@ def enders(guard: Guard, provider: Provider) -> str:
     return "\n".join(lines)
 
 
-def _table(picks: Sequence[Planned], now: Sequence[Candidate]) -> str:
+def _table(picks: Sequence[Planned], now: Sequence[Candidate], *, none: str = "no room now") -> str:
+    """The machines in order. none: what is said of a type that has no region in `now`."""
     rows = []
     for pick in picks[:SHOWN_ROWS]:
         offer = pick.offer
@@ -77,7 +78,7 @@ def _table(picks: Sequence[Planned], now: Sequence[Candidate]) -> str:
                 f"{pick.gpu_count} × {pick.gpu.name}",
                 f"{offer.usd_per_hour:.2f}",
                 f"{free:.1f} GiB" if free is not None else "?",
-                ", ".join(regions[:3]) + (" …" if len(regions) > 3 else "") if regions else "no room now",
+                ", ".join(regions[:3]) + (" …" if len(regions) > 3 else "") if regions else none,
             ]
         )
     return text.table(["Type", "GPU", "$/hour", "Spare per GPU", "Free in"], rows, right=(2, 3))
@@ -126,7 +127,8 @@ def offline_page(wish: Wish, out: Output) -> int:
         data=lambda: {"model": plan.model.id, "request": None, "candidates": rows},
         ids=[offer.instance_type for offer in rows],
         human=lambda: (
-            _table(picks, ()) + "\nprices of " + rows[0].as_of + "; what is free is not known without a key"
+            _table(picks, (), none="not known")
+            + f"\nprices of {rows[0].as_of}; what is free is not known without a key"
         ),
     )
     return ExitCode.DONE

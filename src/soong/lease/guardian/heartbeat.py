@@ -20,15 +20,21 @@ FRESH_SECONDS = 300.0
 
 
 class Beat(msgspec.Struct, frozen=True, kw_only=True):
-    """One round. at: this computer's time. nonce: what `ask` wrote. problem: empty when the account was read."""
+    """One round.
+
+    Attributes:
+        at: this computer's time. nonce: what `ask` wrote. problem: empty when the account was read.
+        pid: of the process. is_watch: whether that process stays, and must live on for another round to come.
+    """
 
     at: float
     nonce: str
     problem: str = ""
     pid: int = 0
+    is_watch: bool = False
 
     def is_fresh(self, now: float) -> bool:
-        """Whether the guardian is alive."""
+        """Whether it was a moment ago; one from the future, before the clock was set back, counts as well."""
         return now - self.at <= FRESH_SECONDS
 
 
@@ -58,9 +64,9 @@ def asked_at(cloud: str) -> float:
         return 0.0
 
 
-def beat(cloud: str, *, nonce: str, problem: str = "") -> None:
+def beat(cloud: str, *, nonce: str, problem: str = "", is_watch: bool = False) -> None:
     """Leave the pulse of a round that began after `nonce` was read."""
-    found = Beat(at=time.time(), nonce=nonce, problem=problem, pid=os.getpid())
+    found = Beat(at=time.time(), nonce=nonce, problem=problem, pid=os.getpid(), is_watch=is_watch)
     _write(folder() / f"{cloud}.json", msgspec.json.encode(found))
 
 
@@ -72,16 +78,56 @@ def last(cloud: str) -> Beat | None:
         return None
 
 
+def trouble(cloud: str) -> str:
+    """What is wrong with the guardian on this computer, in words; empty when it does its rounds."""
+    found = last(cloud)
+    if found is None:
+        return "it has never run"
+    if found.is_watch and not is_watching(cloud):
+        return "its process is gone"
+    if not found.is_fresh(time.time()):
+        return f"its last round was {(time.time() - found.at) / 60:.0f} minutes ago"
+    return f"its last round failed: {found.problem}" if found.problem else ""
+
+
 @contextmanager
 def alone(cloud: str) -> Iterator[bool]:
     """Whether this is the only watch of the cloud on this computer; held until the process ends, however it ends."""
     import fcntl
 
-    file = paths.made(folder()) / f"{cloud}.lock"
-    descriptor = os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    with _locked(f"{cloud}.lock", fcntl.LOCK_EX) as free:
+        yield free
+
+
+@contextmanager
+def needed(cloud: str) -> Iterator[None]:
+    """Keep the guardian on duty although there is no lease yet: a start is on its way, and may wait for room for hours.
+
+    Let go of when the process ends, however it ends.
+    """
+    import fcntl
+
+    with _locked(f"{cloud}.needed", fcntl.LOCK_SH):
+        yield
+
+
+def is_needed(cloud: str) -> bool:
+    """Whether a start is on its way."""
+    import fcntl
+
+    with _locked(f"{cloud}.needed", fcntl.LOCK_EX) as free:
+        return not free
+
+
+@contextmanager
+def _locked(name: str, kind: int) -> Iterator[bool]:
+    """Hold a file of the guardian's; False when somebody else's hold does not go with it."""
+    import fcntl
+
+    descriptor = os.open(paths.made(folder()) / name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return

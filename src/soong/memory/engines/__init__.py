@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from soong.gpus.gpu import Gpu
+    from soong.memory.engines._vllm_explained import Part
     from soong.memory.footprint import EngineSettings, Footprint, ServedModel, Workload
 
 ENGINES = ("vllm", "sglang", "llama.cpp")
@@ -38,6 +39,13 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
         UsageError: no such engine, or a version that is not one.
     """
     found: Footprint = _module(settings.name).footprint(model, gpu, workload, settings)
+    return found
+
+
+def parts(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings) -> tuple[Part, ...]:
+    """Activations, graphs and runtime opened into lines with their figures; none for engines that do not tell."""
+    opened = getattr(_module(settings.name), "parts", None)
+    found: tuple[Part, ...] = opened(model, gpu, workload, settings) if opened else ()
     return found
 
 
@@ -68,6 +76,14 @@ def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -
 
 
 @lru_cache(maxsize=len(ENGINES))
+def runs_on_arm64(name: str, version: str) -> bool:
+    """Whether this version of the engine installs on an Arm host (GH200, GB10); from `data/engines.toml`."""
+    from soong.memory.engines._constants import engine_tables, version_tuple
+
+    since = engine_tables()[name].get("arm64_since")
+    return since is not None and version_tuple(version) >= version_tuple(since)
+
+
 def default_version(engine: str) -> str:
     """The newest version of an engine whose rules were read.
 

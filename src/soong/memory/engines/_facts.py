@@ -31,13 +31,19 @@ Prepared = TypeVar("Prepared")
 class Facts(NamedTuple):
     """Sizes of one GPU's share.
 
+    weights_bytes: as the engine prints it after loading. tensor_bytes: the tensors of it alone.
+    batch_buffer_bytes: what is allocated beside them for each token of a batch, and printed with them.
     attention_width: query heads × the size of a value, of this GPU. mlp_width: widest MLP's intermediate
     size.
     expert_width: an expert's intermediate size; experts_per_token: 0 for dense models and for mixtures whose
     kernel keeps no workspace (MXFP4).
+    latent_width: numbers that one latent vector unpacks to, of this GPU's heads. name: the architecture's class.
+    vision_shape: layers and hidden size as a `vision_config` names them.
+    vision_...: of the vision tower, whole: hidden size, what its MLP takes in (gate and up) and gives back.
     """
 
     weights_bytes: int
+    tensor_bytes: int
     embedding_bytes: int
     kinds: tuple[LayerKind, ...]
     layers: int
@@ -50,6 +56,16 @@ class Facts(NamedTuple):
     mixture: bool
     multimodal: bool
     vision_parameters: int
+    name: str = ""
+    model_type: str = ""
+    quantized: bool = False
+    latent_width: int = 0
+    vision_hidden_size: int = 0
+    vision_mlp_rows: int = 0
+    vision_mlp_width: int = 0
+    vision_shape: tuple[int, int] | None = None
+    quantization_method: str = "none"
+    batch_buffer_bytes: int = 0
 
 
 def kept(
@@ -91,9 +107,12 @@ def gather(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: str)
         compute_capability=gpu.compute_capability,
         pipeline_parallel=stages,
     )
-    expert_width, per_token = _experts(model)
+    expert_width, per_token = _experts(model, gpu)
+    vision_hidden_size, vision_mlp_rows, vision_mlp_width = _vision_tower(architecture)
     return Facts(
         weights_bytes=share.loaded_bytes,
+        tensor_bytes=share.total_bytes,
+        batch_buffer_bytes=2 * architecture.input_buffer_numbers,
         embedding_bytes=_embedding_bytes(architecture),
         kinds=kinds,
         layers=sum(kind.layers for kind in kinds if kind.name not in {"indexer", "compressed"}),
@@ -106,7 +125,34 @@ def gather(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: str)
         mixture=architecture.experts > 0,
         multimodal=architecture.multimodal,
         vision_parameters=sum(w.elements * w.count for w in architecture.weights if w.part == "vision"),
+        name=architecture.name,
+        model_type=architecture.model_type,
+        quantized=model.quantization.method != "none",
+        latent_width=-(-_latent_width(architecture) // tensor_parallel),
+        vision_hidden_size=vision_hidden_size,
+        vision_mlp_rows=vision_mlp_rows,
+        vision_mlp_width=vision_mlp_width,
+        vision_shape=architecture.vision_shape,
+        quantization_method=model.quantization.method,
     )
+
+
+def _latent_width(architecture: Architecture) -> int:
+    """Keys and values of all heads that MLA's `kv_b_proj` unpacks from one latent vector."""
+    return max((w.shape[0] for w in architecture.weights if w.path.endswith("kv_b_proj")), default=0)
+
+
+def _vision_tower(architecture: Architecture) -> tuple[int, int, int]:
+    """Hidden size of the tower's blocks, numbers an MLP makes of a row (gate and up), and those it gives back."""
+    blocks = [w for w in architecture.weights if w.part == "vision" and w.linear and len(w.layers) > 1]
+    hidden = min((side for weight in blocks for side in weight.shape), default=0)
+    ups = {w.path: w.shape[0] for w in blocks if w.shape[1] == hidden and _in_mlp(w.path)}
+    downs = [w.shape[1] for w in blocks if w.shape[0] == hidden and _in_mlp(w.path)]
+    return hidden, sum(ups.values()), max(downs, default=0)
+
+
+def _in_mlp(path: str) -> bool:
+    return "mlp" in path or "feed_forward" in path
 
 
 def _embedding_bytes(architecture: Architecture) -> int:
@@ -115,9 +161,14 @@ def _embedding_bytes(architecture: Architecture) -> int:
     return 2 * sum(w.elements for w in architecture.weights if w.part == "embedding") if apart else 0
 
 
-def _experts(model: ServedModel) -> tuple[int, int]:
-    """An expert's intermediate size and the experts per token; zeros where the kernel keeps no workspace."""
-    if any(form.kind == "mxfp4" for form in model.quantization.formats):
+def _experts(model: ServedModel, gpu: Gpu) -> tuple[int, int]:
+    """An expert's intermediate size and the experts per token; zeros where the kernel keeps no workspace.
+
+    MXFP4 runs in Triton or in TensorRT-LLM's kernels on Hopper and data-centre Blackwell, in Marlin's elsewhere (vLLM
+    0.33 `layers/fused_moe/oracle/mxfp4.py`); logs of gpt-oss on H100 show none, Marlin's is like that of all others.
+    """
+    major = (gpu.compute_capability or (9, 0))[0]
+    if major in {9, 10} and any(form.kind == "mxfp4" for form in model.quantization.formats):
         return 0, 0
     rows = (
         weight.shape[-1]

@@ -16,7 +16,10 @@ Capability = tuple[int, int]
 BFLOAT16_LEAST: Capability = (8, 0)
 SPARSE_LATENT_LEAST: Capability = (9, 0)
 PLUGINS_SINCE = (0, 32)
-"""From this version bitsandbytes and GGUF are no part of vLLM (`layers/quantization/` lists neither)."""
+"""From this version bitsandbytes and GGUF are no part of vLLM (`layers/quantization/` lists neither).
+
+Nor does it sort groups by activation any more: `quantization/utils/gptq_utils.py`, `compressed_tensors.py`.
+"""
 
 FLOAT16_OVERFLOWS = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4"})
 """Model types that overflow in float16: vLLM 0.33 `config/model.py _FLOAT16_NOT_SUPPORTED_MODELS`."""
@@ -116,6 +119,8 @@ def _foreign_format(model: ServedModel, settings: EngineSettings) -> str:
     if quantization.method == "gguf" and not _plugin_gone(settings):
         return ""
     for form in quantization.formats:
+        if not quantization.assumed and form.act_order and _plugin_gone(settings):
+            return f"{settings.name} {settings.version} does not read {form.label} with groups in activation order"
         plugin = form.kind.startswith("bnb") and _plugin_gone(settings)
         if not quantization.assumed and (form.kind not in known or plugin):
             return f"{settings.name} {settings.version} does not read {form.label}"

@@ -150,15 +150,23 @@ def _block_tokens(kinds: tuple[LayerKind, ...], rules: PoolRules) -> int:
 
 def _spec(kind: LayerKind, block_tokens: int, attention_page: int, rules: PoolRules) -> _Spec:
     if kind.state_bytes:
-        checkpoint = rules.mamba2_checkpoint_blocks if kind.state_kind == "mamba2" else 0
         page = max(attention_page, kind.state_bytes)
-        return _Spec(
-            "state", kind.layers, block_tokens, page, 0, rules.state_blocks + checkpoint, (), latent=False
-        )
+        blocks = _state_blocks(kind, attention_page, rules)
+        return _Spec("state", kind.layers, block_tokens, page, 0, blocks, (), latent=False)
     latent = kind.name in {"latent", "sliding-latent", "indexer"}
     name = "sliding" if kind.name == "sliding-latent" else "full" if latent else kind.name
     page = kind.token_bytes * block_tokens
     return _Spec(name, kind.layers, block_tokens, page, kind.window, 0, kind.shape, latent)
+
+
+def _state_blocks(kind: LayerKind, attention_page: int, rules: PoolRules) -> int:
+    """Blocks of recurrent state per sequence: one where there is no attention, hence no prefix caching.
+
+    Source: vLLM 0.32 `config/model.py` is_prefix_caching_supported, `v1/kv_cache_interface.py` MambaSpec.
+    """
+    if not attention_page:
+        return 1
+    return rules.state_blocks + (rules.mamba2_checkpoint_blocks if kind.state_kind == "mamba2" else 0)
 
 
 def _one_type(specs: list[_Spec]) -> bool:

@@ -1,39 +1,83 @@
-"""llama.cpp with all layers on the GPU: tensors as the GGUF stores them, caches, compute buffers.
+"""llama.cpp with every layer on the GPUs: tensors as the GGUF stores them, caches and the compute buffer.
 
-The cache is allocated whole at start: `--ctx-size` tokens shared by the slots of `--parallel`, padded to 256
-(`src/llama-context.cpp`); sliding layers keep their window and one micro batch per slot
-(`src/llama-kv-cache-iswa.cpp`); recurrent layers one float32 state per slot
-(`src/llama-memory-recurrent.cpp`). The token embedding stays in the host's memory (`src/llama-model.cpp`)
-unless it is the output projection too.
+`llama-server` allocates all it needs at start and prints it: "model buffer size" (`_llama_weights`), "KV buffer size"
+and "RS buffer size" (`_llama_cache`), "compute buffer size" (`_llama_graph`, the graph under ggml's own allocator).
+The context is fixed, so nothing is left to a pool; what does not fit fails to allocate. A context beyond the model's
+own is only warned of. Several GPUs take layers in turn, the output counting as one more (`src/llama-model.cpp`).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soong.memory.engines import _facts
-from soong.memory.engines._constants import engine_tables, rules
+from soong.memory.engines import _facts, _llama_cache
+from soong.memory.engines._constants import engine_tables, rules, version_tuple
+from soong.memory.engines._llama_graph import INPUT_COPIES, Batch, Shape, compute_buffer_bytes
+from soong.memory.engines._llama_shape import read_shape
+from soong.memory.engines._llama_weights import gpu_of_layer, layer_count, weights_by_gpu
 from soong.memory.footprint import Footprint
-from soong.memory.kv_cache import kv_bytes_per_token, state_bytes_per_sequence
+from soong.models.architecture import AttentionCache, LatentCache
 
 if TYPE_CHECKING:
     from soong.gpus.gpu import Gpu
+    from soong.memory.engines._llama_cache import CacheKind
     from soong.memory.footprint import EngineSettings, ServedModel, Workload
+    from soong.models.architecture import Architecture
+    from soong.models.quantization import Quantization
 
 NAME = "llama.cpp"
-FP32_BYTES = 4
-F16_BYTES = 2
 GIB = 1 << 30
-KV_TYPES = {"auto": "float16", "bfloat16": "bfloat16", "float16": "float16", "fp8": "int8"}
-"""llama.cpp has no FP8 cache; its 8-bit type is q8_0, 34 bytes for 32 numbers."""
+F16_BYTES = 2
+F32_BYTES = 4
+CACHE_TYPES = {"auto": "F16", "float16": "F16", "bfloat16": "BF16", "fp8": "Q8_0", "int8": "Q8_0"}
+"""llama.cpp keeps F16 unless told otherwise; it has no FP8 cache, its 8-bit type is q8_0."""
 
-Q8_0_NUMERATOR, Q8_0_DENOMINATOR = 34, 32
+MIXTURES = {"int4": "Q4_K_M", "fp4": "MXFP4_MOE", "int8": "Q8_0", "fp8": "Q8_0"}
+"""The file that is nearest to a word of the catalogue."""
 
-_gathered: dict[tuple[Any, ...], _facts.Facts] = {}
+PLAIN_FILES = {"float16": "F16", "float32": "F32"}
+
+FLASH_HEADS = frozenset({40, 64, 72, 80, 96, 112, 128, 256})
+"""Head sizes, of keys and values alike: `ggml-cuda/fattn.cu` ggml_cuda_get_best_fattn_kernel."""
+
+FLASH_PAIRS = {(192, 128): 8, (320, 256): 32, (512, 512): 2, (576, 512): 2}
+"""Key and value sizes that need so many query heads for each key head: the same function."""
+
+WORD_FLAG_SINCE = (6325,)
+"""Before llama.cpp pull request 15434 (2025-08) `--flash-attn` took no value."""
+
+
+class _Prepared(NamedTuple):
+    """What does not change from plan to plan. gpu_layers: of each GPU."""
+
+    weights: tuple[int, ...]
+    gpu_layers: tuple[int, ...]
+    layers: int
+    kinds: tuple[CacheKind, ...]
+    shape: Shape
+    flash: bool
+
+
+class _Share(NamedTuple):
+    """The buffers of one GPU, in bytes."""
+
+    weights: int
+    pool: int
+    state: int
+    compute: int
+    one_slot: int
+
+    @property
+    def total(self) -> int:
+        return self.weights + self.pool + self.state + self.compute
+
+
+_prepared: dict[tuple[Any, ...], _Prepared] = {}
+_computed: dict[tuple[Any, ...], int] = {}
 
 
 def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings) -> Footprint:
-    """One GPU's memory under llama.cpp, every layer offloaded; several GPUs share the layers evenly.
+    """One GPU's memory under llama.cpp, every layer offloaded; the fullest where several share the layers.
 
     Args:
         model: what is served.
@@ -44,109 +88,244 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
     Returns:
         The footprint; `starts` is False where the buffers exceed the GPU.
     """
-    kv_type = KV_TYPES.get(workload.kv_dtype, "float16")
-    gpus = settings.tensor_parallel * settings.pipeline_parallel
-    key = (model.key, kv_type, settings.version, gpu.compute_capability)
-    facts = _facts.kept(_gathered, key, lambda: _gather(model, gpu, settings, kv_type))
     constants = rules(NAME, settings.version)
-    weights = -(-_weights_bytes(model, facts) // gpus)
+    gpus = settings.tensor_parallel * settings.pipeline_parallel
+    type_name = CACHE_TYPES.get(workload.kv_dtype, "F16")
+    key = (model.key, type_name, gpus)
+    prepared = _facts.kept(_prepared, key, lambda: _prepare(model, type_name, gpus))
+    batch_tokens = _micro_batch_tokens(constants, workload, settings)
+    compute = _compute_bytes(prepared, constants, workload, type_name, batch_tokens, gpus)
+    shares = [_share(prepared, place, workload, batch_tokens, compute) for place in range(gpus)]
+    share = max(shares, key=lambda one: one.total)
     runtime = int(constants["driver_context_bytes"])
-    activations = _compute_buffer_bytes(facts, constants, workload)
-    per_sequence = _cache_bytes(facts, constants, workload.context_tokens)
-    state = -(-sum(kind.layers * kind.state_bytes for kind in facts.kinds) * workload.sequences // gpus)
-    pool = -(-per_sequence * workload.sequences // gpus)
-    free = gpu.memory_bytes - runtime - weights - activations - pool - state
-    need = gpu.memory_bytes - free
-    room = free + pool
-    one = -(-per_sequence // gpus)
-    refusal = "" if free >= 0 else f"out of memory: {-free / GIB:.2f} GiB more than the GPU has"
-    limit = model.architecture.context_limit_tokens
-    per_token = kv_bytes_per_token(facts.kinds)
-    longest = room * gpus // per_token if per_token else limit
+    if not constants["scratch_reserved"]:
+        runtime += _scratch_bytes(prepared, workload, type_name, batch_tokens)
+    free = gpu.memory_bytes - runtime - share.total
+    refusal = _refusal(prepared, type_name, free)
+    return _made(model, gpu, workload, prepared, share, _Left(runtime, free, refusal, batch_tokens))
+
+
+class _Left(NamedTuple):
+    runtime: int
+    free: int
+    refusal: str
+    batch_tokens: int
+
+
+def _made(
+    model: ServedModel, gpu: Gpu, workload: Workload, prepared: _Prepared, share: _Share, left: _Left
+) -> Footprint:
+    limits = _limits(model, workload, prepared, share, left)
+    cells = _llama_cache.padded(workload.context_tokens)
+    per_token = limits.token_bytes
+    uncertainty = _uncertainty(model, left.runtime, share)
     return Footprint(
         total_bytes=gpu.memory_bytes,
-        runtime_bytes=runtime,
-        weights_bytes=weights,
-        kv_pool_bytes=pool,
-        state_bytes=state,
-        activations_bytes=activations,
+        runtime_bytes=left.runtime,
+        weights_bytes=share.weights,
+        tensor_bytes=share.weights,
+        loaded_bytes=share.weights,
+        kv_pool_bytes=share.pool,
+        state_bytes=share.state,
+        activations_bytes=share.compute,
         cuda_graphs_bytes=0,
-        free_bytes=free,
+        free_bytes=left.free,
         memory_fraction=None,
-        kv_pool_tokens=None if refusal else _padded(workload.context_tokens, constants) * workload.sequences,
+        kv_pool_tokens=None if left.refusal else cells * workload.sequences,
         max_concurrency=None,
-        kv_bytes_per_token=-(-per_token // gpus),
-        state_bytes_per_sequence=-(-state_bytes_per_sequence(facts.kinds) // gpus),
-        workload_kv_bytes=pool + state,
-        need_bytes=need,
-        max_context_tokens=None if longest is None else max(0, min(longest, limit or longest)),
-        max_sequences=max(0, room // one) if one else None,
-        starts=not refusal,
-        refusal=refusal,
-        uncertainty_bytes=_uncertainty(runtime, weights, activations),
+        kv_bytes_per_token=per_token,
+        state_bytes_per_sequence=-(-share.state // workload.sequences)
+        + max(0, share.one_slot - per_token * cells),
+        workload_kv_bytes=share.pool + share.state,
+        need_bytes=gpu.memory_bytes - left.free,
+        max_context_tokens=limits.context_tokens,
+        max_sequences=limits.sequences,
+        starts=not left.refusal,
+        refusal=left.refusal,
+        may_start=not left.refusal or (left.free < 0 <= left.free + uncertainty),
+        uncertainty_bytes=uncertainty,
         pool_uncertainty_bytes=0,
     )
 
 
-def _gather(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: str) -> _facts.Facts:
-    from msgspec.structs import replace
+class _Limits(NamedTuple):
+    """token_bytes: of one more token on this GPU."""
 
-    alone = replace(settings, tensor_parallel=1, pipeline_parallel=1)
-    facts = _facts.gather(model, gpu, alone, kv_type)
-    return facts._replace(kinds=tuple(_as_stored(kind, kv_type) for kind in facts.kinds))
-
-
-def _as_stored(kind: Any, kv_type: str) -> Any:
-    """q8_0 adds a 16-bit scale to every 32 numbers."""
-    if kv_type != "int8":
-        return kind
-    return kind._replace(token_bytes=kind.token_bytes * Q8_0_NUMERATOR // Q8_0_DENOMINATOR)
+    token_bytes: int
+    context_tokens: int | None
+    sequences: int | None
 
 
-def _weights_bytes(model: ServedModel, facts: _facts.Facts) -> int:
-    """Tensors on the GPU: a GGUF's own sizes, less the embedding where it stands apart."""
-    if model.weights_bytes is None or model.weights_basis != "headers":
-        return facts.weights_bytes - facts.embedding_bytes
-    parameters = model.architecture.parameters
-    if not parameters:
-        return model.weights_bytes
-    share = facts.embedding_bytes / F16_BYTES / parameters
-    return int(model.weights_bytes * (1 - share))
+def _limits(
+    model: ServedModel, workload: Workload, prepared: _Prepared, share: _Share, left: _Left
+) -> _Limits:
+    """The longest context of one slot, and the slots of this context, that the room beside the rest holds."""
+    here = share.pool / max(1, _pool_bytes(prepared, workload, left.batch_tokens))
+    token_bytes = round(_token_bytes(prepared.kinds) * here)
+    room = left.free + share.pool
+    limit = model.architecture.context_limit_tokens
+    longest = limit
+    if token_bytes:
+        cells = _llama_cache.padded(workload.context_tokens)
+        fixed = share.one_slot - token_bytes * cells
+        longest = int((room - fixed) // (token_bytes + F16_BYTES * left.batch_tokens))
+        longest = max(0, min(longest, limit or longest))
+    one = share.one_slot + -(-share.state // workload.sequences)
+    return _Limits(token_bytes, longest, max(0, (room + share.state) // one) if one else None)
 
 
-def _padded(tokens: int, constants: dict[str, Any]) -> int:
-    step = int(constants["cell_padding_tokens"])
-    return -(-tokens // step) * step
+def _refusal(prepared: _Prepared, type_name: str, free: int) -> str:
+    if not prepared.flash and type_name == "Q8_0":
+        return "a quantized cache needs flash attention, which has no kernel for this head size"
+    return "" if free >= 0 else f"out of memory: {-free / GIB:.2f} GiB more than the GPU has"
 
 
-def _cache_bytes(facts: _facts.Facts, constants: dict[str, Any], context_tokens: int) -> int:
-    """Keys and values of one slot, all layers."""
-    cells = _padded(context_tokens, constants)
-    total = 0
-    for kind in facts.kinds:
-        kept = cells // kind.ratio
-        if kind.window:
-            kept = min(cells, _padded(kind.window + constants["micro_batch_tokens"], constants))
-        total += kind.layers * kind.token_bytes * kept
-    return total
+def _prepare(model: ServedModel, type_name: str, gpus: int) -> _Prepared:
+    architecture = model.architecture
+    layers = layer_count(architecture)
+    placed = [gpu_of_layer(number, layers, gpus) for number in range(layers)]
+    return _Prepared(
+        weights=weights_by_gpu(architecture, _storage(model), gpus),
+        gpu_layers=tuple(placed.count(place) for place in range(gpus)),
+        layers=max(1, layers),
+        kinds=_llama_cache.cache_kinds(architecture, type_name),
+        shape=read_shape(architecture),
+        flash=has_flash_attention(architecture),
+    )
 
 
-def _compute_buffer_bytes(facts: _facts.Facts, constants: dict[str, Any], workload: Workload) -> int:
-    """The graph's scratch for one micro batch: float32 logits, the widest layer, and the attention mask."""
-    tokens = constants["micro_batch_tokens"]
-    logits = tokens * facts.vocab_size * FP32_BYTES
-    width = constants["residual_copies"] * facts.hidden_size + constants["mlp_copies"] * facts.mlp_width
-    layer = tokens * width * FP32_BYTES
-    mask = tokens * _padded(workload.context_tokens, constants) * F16_BYTES
-    return int(max(logits, layer) + mask)
+def _storage(model: ServedModel) -> Quantization:
+    """The GGUF's own types; of a repository without GGUF, those of the file that it would be converted to."""
+    from soong.models import gguf_mixture
+
+    storage = model.quantization
+    if storage.method == "gguf":
+        return storage
+    if not storage.formats:
+        return gguf_mixture.mixture(model.architecture, PLAIN_FILES.get(storage.dtype, "BF16"))
+    return gguf_mixture.mixture(model.architecture, MIXTURES.get(storage.compute, "Q8_0"))
 
 
-def _uncertainty(runtime: int, weights: int, activations: int) -> int:
+def has_flash_attention(architecture: Architecture) -> bool:
+    """Whether CUDA has a fused attention for the model's heads; without, llama.cpp turns it off by itself."""
+    heads = architecture.attention_heads
+    for cache in architecture.caches:
+        if isinstance(cache, AttentionCache):
+            sizes, ratio = (cache.key_dim, cache.value_dim), heads // max(1, cache.kv_heads)
+        elif isinstance(cache, LatentCache):
+            sizes, ratio = (cache.latent_dim + cache.rope_dim, cache.latent_dim), heads
+        else:
+            continue
+        even = sizes[0] == sizes[1] and sizes[0] in FLASH_HEADS
+        least = FLASH_PAIRS.get(sizes, 0)
+        if not even and not (least and ratio >= least and ratio % least == 0):
+            return False
+    return True
+
+
+def _micro_batch_tokens(constants: dict[str, Any], workload: Workload, settings: EngineSettings) -> int:
+    """`--ubatch-size`, at most the whole context, in equal parts for the slots: `llama-context.cpp` graph_reserve."""
+    whole = _llama_cache.padded(workload.context_tokens) * workload.sequences
+    asked = min(settings.max_num_batched_tokens or constants["micro_batch_tokens"], whole)
+    return -(-int(asked) // workload.sequences) * workload.sequences
+
+
+def _compute_bytes(
+    prepared: _Prepared,
+    constants: dict[str, Any],
+    workload: Workload,
+    type_name: str,
+    batch_tokens: int,
+    gpus: int,
+) -> int:
+    """The compute buffer for one micro batch of all slots, remembered.
+
+    Masks are the only tensors that grow with the context, unless the attention's scores or scratch stand in the buffer;
+    all layers hold them, so the graph without them is laid out once, and its growth added.
+    """
+    batch = _batch(prepared, constants, workload, type_name, batch_tokens, gpus)
+    masks = 0
+    if batch.flash and not batch.scratch_bytes and constants["outputs_limited"]:
+        masks = sum(batch.mask_bytes) * batch.copies
+        batch = batch._replace(mask_bytes=(0,) * len(batch.mask_bytes), cells=0)
+    key = (prepared.shape, batch)
+    return masks + _facts.kept(_computed, key, lambda: compute_buffer_bytes(prepared.shape, batch))
+
+
+def _batch(
+    prepared: _Prepared,
+    constants: dict[str, Any],
+    workload: Workload,
+    type_name: str,
+    batch_tokens: int,
+    gpus: int,
+) -> Batch:
+    attending = [kind for kind in prepared.kinds if kind.token_bytes]
+    cells = {
+        bool(kind.window): _llama_cache.cells(kind, workload.context_tokens, batch_tokens)
+        for kind in attending
+    }
+    number_bytes = constants["mask_number_bytes"] if prepared.flash else F32_BYTES
+    outputs = workload.sequences if constants["outputs_limited"] else batch_tokens
+    scratch = _scratch_bytes(prepared, workload, type_name, batch_tokens)
+    return Batch(
+        tokens=batch_tokens,
+        outputs=min(batch_tokens, outputs),
+        sequences=workload.sequences,
+        mask_bytes=tuple(count * batch_tokens * number_bytes for count in cells.values()),
+        cells=max(cells.values(), default=0),
+        scratch_bytes=scratch if constants["scratch_reserved"] else 0,
+        flash=prepared.flash,
+        copies=INPUT_COPIES if gpus > 1 else 1,
+    )
+
+
+def _scratch_bytes(prepared: _Prepared, workload: Workload, type_name: str, batch_tokens: int) -> int:
+    """Keys and values of one layer in float16, which the attention of a prompt works with.
+
+    Source: llama.cpp `ggml-cuda/fattn-common.cuh` ggml_cuda_flash_attn_ext_get_f16_extra_data.
+    """
+    if type_name == "F16" or not prepared.flash:
+        return 0
+    numbers = (
+        kind.numbers * _llama_cache.cells(kind, workload.context_tokens, batch_tokens)
+        for kind in prepared.kinds
+    )
+    return max(numbers, default=0) * workload.sequences * F16_BYTES
+
+
+def _share(prepared: _Prepared, place: int, workload: Workload, batch_tokens: int, compute: int) -> _Share:
+    """The buffers of one GPU; every kind of layer is taken to be spread evenly."""
+    part, whole = prepared.gpu_layers[place], prepared.layers
+    kinds = prepared.kinds
+    if part != whole:
+        kinds = tuple(kind._replace(layers=-(-kind.layers * part // whole)) for kind in kinds)
+    one = _llama_cache.slot_bytes(kinds, workload.context_tokens, batch_tokens)
+    state = sum(kind.layers * kind.state_bytes for kind in kinds) * workload.sequences
+    return _Share(prepared.weights[place], one * workload.sequences, state, compute, one)
+
+
+def _pool_bytes(prepared: _Prepared, workload: Workload, batch_tokens: int) -> int:
+    one = _llama_cache.slot_bytes(prepared.kinds, workload.context_tokens, batch_tokens)
+    return one * workload.sequences
+
+
+def _token_bytes(kinds: tuple[CacheKind, ...]) -> int:
+    """Of one more token of a long context, all GPUs together."""
+    return sum(kind.layers * kind.token_bytes // kind.ratio for kind in kinds if not kind.window)
+
+
+def _uncertainty(model: ServedModel, runtime: int, share: _Share) -> int:
     table = engine_tables()[NAME]["uncertainty"]
+    weights = (
+        0
+        if model.weights_basis == "headers" and model.quantization.method == "gguf"
+        else table["assumed_weights_fraction"] * share.weights
+    )
     return int(
-        table["activations_fraction"] * activations
+        table["activations_fraction"] * share.compute
         + table["runtime_fraction"] * runtime
-        + table["weights_fraction"] * weights
+        + weights
         + table["unseen_gpu_bytes"]
     )
 
@@ -157,12 +336,23 @@ def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -
     argv = ["llama-server", source, model_name, "--n-gpu-layers", "999"]
     argv += [
         "--ctx-size",
-        str(workload.context_tokens * workload.sequences),
+        str(_llama_cache.padded(workload.context_tokens) * workload.sequences),
         "--parallel",
         str(workload.sequences),
     ]
-    if KV_TYPES.get(workload.kv_dtype) == "int8":
-        argv += ["--cache-type-k", "q8_0", "--cache-type-v", "q8_0", "--flash-attn", "on"]
+    if settings.max_num_batched_tokens:
+        argv += ["--ubatch-size", str(settings.max_num_batched_tokens)]
+    argv += _cache_flags(workload, settings)
     if settings.tensor_parallel * settings.pipeline_parallel > 1:
         argv += ["--split-mode", "layer"]
     return tuple(argv)
+
+
+def _cache_flags(workload: Workload, settings: EngineSettings) -> list[str]:
+    old = version_tuple(settings.version) < WORD_FLAG_SINCE
+    flash = ["--flash-attn"] if old else []
+    type_name = CACHE_TYPES.get(workload.kv_dtype, "F16").lower()
+    if type_name == "f16":
+        return flash
+    flash = flash or (["--flash-attn", "on"] if type_name == "q8_0" else [])
+    return ["--cache-type-k", type_name, "--cache-type-v", type_name, *flash]

@@ -1,21 +1,21 @@
-"""SGLang 0.5: the static fraction it picks, its token pools, and the flags that make the plan true.
+"""SGLang's memory: what weights and pools may take, what stays for the rest, and the flags that make the plan true.
 
 `mem_fraction_static` is what weights and pools may take of the memory that was free before loading
-(`arg_groups/memory_hook.py`, `mem_cache/kv_cache_configurator.py _profile_available_bytes`); activations,
-CUDA graphs and the request table live in the rest. A pool of tokens is bytes divided by a cell, the bytes of
-one token in all layers (`model_executor/pool_configurator.py`).
+(`mem_cache/kv_cache_configurator.py _profile_available_bytes` in 0.5.23, `profile_max_num_token` before); activations,
+CUDA graphs and the request table live in the rest. Defaults are in `_sglang_defaults`, pools in `_sglang_pools`.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soong.memory.engines import _facts, _vllm_budget
-from soong.memory.engines._constants import engine_tables, rules
+from msgspec.structs import replace
+
+from soong.memory.engines import _facts, _sglang_defaults, _sglang_pools, _vllm_budget
+from soong.memory.engines._constants import by_group_size, engine_tables, rules
 from soong.memory.footprint import Footprint
 from soong.memory.kv_cache import kv_bytes_per_token, state_bytes_per_sequence
+from soong.models.architecture import CompressedCache, LatentCache
 
 if TYPE_CHECKING:
     from soong.gpus.gpu import Gpu
@@ -24,41 +24,34 @@ if TYPE_CHECKING:
 NAME = "sglang"
 MIB = 1 << 20
 GIB = 1 << 30
-BF16_BYTES = 2
+BF16_BYTES, FLOAT32_BYTES = 2, 4
+FP4_SCALE_GROUP = 32
 
-CARD_CLASSES_MIB = (20 * 1024, 35 * 1024, 60 * 1024, 160 * 1024)
-CHUNKED_PREFILL_TOKENS = (2048, 4096, 4096, 8192, 16384)
-DECODE_BATCH = (8, 48, 32, 256, 512)
-DECODE_BATCH_OF_LARGE_GROUPS = (8, 160, 160, 512, 512)
-"""Defaults by the size of the card; groups of four GPUs and more capture larger batches."""
-
-RESERVE_MIB, RESERVE_PER_TOKEN_MIB, LEAST_RESERVED_TOKENS = 512, 1.5, 2048
-RESERVE_PER_GPU_MIB = 128
-DECODE_GRAPH_MIB, PREFILL_GRAPH_MIB, LATENT_PREFILL_GRAPHS_MIB = 2, 8, 1536
-LARGE_CARD_MIB, LARGE_CARD_LEAST_RESERVE_MIB = 60 * 1024, 10 * 1024
-"""The reserve of `handle_gpu_memory_settings` and `reserve_for_graph_mb`."""
-
-VISION_FACTOR, VISION_SENSITIVITY, VISION_BASELINE = 0.95, 0.1, 24 * 1024**2
-VISION_PARAMETERS_PER_UNIT = 12
-"""`adjust_mem_fraction_for_vlm` compares layers × hidden² of the tower, a twelfth of a plain tower's
-parameters.
-"""
-
-MOST_REQUESTS, FEWEST_REQUESTS, REQUESTS_PER_CONTEXT = 4096, 2048, 512
 REQUEST_SLOT_EXTRA_TOKENS, REQUEST_SLOT_BYTES = 4, 4
-"""`resolve_max_num_reqs`, and the int32 table that maps each request's positions to pool slots."""
+"""The int32 table that maps each request's positions to pool slots (`_build_req_to_token_pool`)."""
+
+MOST_OFF = 0.02
+"""CUDA's total and nvidia-smi's differ by less than this part of a card."""
+
+EAGER_PREFILL = "amd"
+"""The vendor whose cards capture no prefill by default (`cuda_graph_config.py default_prefill_backend`)."""
+
+FP8_BY_CHECKPOINT = "modelopt"
+"""The format whose `kv_cache_quant_algo` SGLang reads; others' wishes for an FP8 cache are not read."""
 
 
 class _Prepared(NamedTuple):
     facts: _facts.Facts
     rules: dict[str, Any]
-    cell_bytes: float
+    cell: _sglang_pools.Cell
+    page_tokens: int
     state_bytes: int
     """Of one request slot, all layers."""
-    window_tokens: int
+    slots_per_request: int
     context_limit_tokens: int
     kv_bytes_per_token: int
     state_bytes_per_sequence: int
+    weights_uncertainty_bytes: int
     pool_uncertainty_bytes: int
     terms: dict[tuple[Any, ...], _Terms]
     """How memory is divided, by all that decides it: the GPU's memory and links, and the flags."""
@@ -77,21 +70,52 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
         settings: engine, version and flags.
 
     Returns:
-        The footprint; `starts` is False where no pool is left, or where it holds no sequence of the asked
-        context.
+        The footprint; `starts` is False where no pool is left or the GPU runs out; `refusal` also speaks where the
+        engine starts with a pool that is shorter than the asked context, and refuses such requests one by one.
     """
-    kv_type = _facts.kv_dtype(model, workload, settings)
+    kv_type = kv_dtype(model, gpu, workload, settings)
     key = (
-        model.key, kv_type, gpu.compute_capability, settings.version,
+        model.key, kv_type, gpu.compute_capability, gpu.vendor, settings.version,
         settings.tensor_parallel, settings.pipeline_parallel, settings.dtype,
     )  # fmt: skip
     prepared = _prepared.get(key) or _facts.kept(
         _prepared, key, lambda: _prepare(model, gpu, settings, kv_type)
     )
-    terms = _terms(prepared, gpu, settings)
-    requests = _requests(terms.pool_tokens, terms.slots, prepared, workload, settings)
+    terms = _terms(prepared, gpu, workload, settings)
+    requests = _sglang_pools.requests(
+        terms.pool_tokens,
+        terms.slots if prepared.state_bytes else None,
+        workload.context_tokens,
+        settings,
+        for_each=prepared.slots_per_request,
+        compressed=prepared.cell.ring_row_bytes > 0,
+    )
     table = (requests + 1) * (workload.context_tokens + REQUEST_SLOT_EXTRA_TOKENS) * REQUEST_SLOT_BYTES
     return _report(prepared, terms, workload, settings, requests=requests, table_bytes=table)
+
+
+def kv_dtype(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings) -> str:
+    """The type of keys and values; `auto` is the model's own, with three exceptions.
+
+    Sparse MLA is kept in FP8 on Blackwell (`_dsa_kv_cache_dtype_default`); a checkpoint's wish for FP8 counts only
+    where SGLang reads it (`mem_cache/kv_cache_dtype.py`), and not before 0.5.6.
+    """
+    if workload.kv_dtype == "auto":
+        if _is_sparse(model):
+            return "fp8_e4m3" if _on_blackwell(gpu) else "bfloat16"
+        read = rules(NAME, settings.version)["fp8_cache_by_checkpoint"]
+        if not (read and model.quantization.method == FP8_BY_CHECKPOINT):
+            own = model.architecture.dtype if settings.dtype == "auto" else settings.dtype
+            return "bfloat16" if own == "float32" and settings.dtype == "auto" else own
+    return _facts.kv_dtype(model, workload, settings)
+
+
+def _is_sparse(model: ServedModel) -> bool:
+    return any(isinstance(cache, LatentCache) and cache.indexer_layers for cache in model.architecture.caches)
+
+
+def _on_blackwell(gpu: Gpu) -> bool:
+    return (gpu.compute_capability or (0,))[0] >= _sglang_defaults.DATA_CENTRE_BLACKWELL
 
 
 class _Terms(NamedTuple):
@@ -113,33 +137,38 @@ class _Terms(NamedTuple):
     free_bytes: int
 
 
-def _terms(prepared: _Prepared, gpu: Gpu, settings: EngineSettings) -> _Terms:
+def _terms(prepared: _Prepared, gpu: Gpu, workload: Workload, settings: EngineSettings) -> _Terms:
     """The division for one GPU and one set of flags; remembered, since all contexts share it."""
     key = (
-        gpu.memory_bytes, gpu.interconnect, settings.memory_fraction, settings.kv_cache_memory_bytes,
+        gpu.id, gpu.memory_bytes, gpu.interconnect, settings.memory_fraction, settings.kv_cache_memory_bytes,
         settings.enforce_eager, settings.max_num_batched_tokens, settings.max_num_seqs,
+        prepared.rules["prefill_graphs_up_to_context"] and workload.context_tokens,
     )  # fmt: skip
     found = prepared.terms.get(key)
     if found is None:
         if len(prepared.terms) >= _facts.MOST_TERMS:
             prepared.terms.clear()
-        found = prepared.terms[key] = _divide(prepared, gpu, settings)
+        found = prepared.terms[key] = _divide(prepared, gpu, workload, settings)
     return found
 
 
-def _divide(prepared: _Prepared, gpu: Gpu, settings: EngineSettings) -> _Terms:
-    weights = prepared.facts.weights_bytes
-    context = _vllm_budget.context_bytes(prepared.rules, gpu, settings.tensor_parallel)
-    tokens, decode_batch = batch(gpu, settings)
-    fraction: float | None = settings.memory_fraction or default_fraction(
-        prepared.facts, prepared.rules, gpu, settings
-    )
-    rest = int((gpu.memory_bytes - context) * (fraction or 0)) - weights
+def _divide(prepared: _Prepared, gpu: Gpu, workload: Workload, settings: EngineSettings) -> _Terms:
+    facts, constants = prepared.facts, prepared.rules
+    context = context_bytes(constants, gpu, settings.tensor_parallel * settings.pipeline_parallel)
+    images = constants["multimodal_reserved_bytes"] if _sglang_defaults.takes_images(facts) else 0
+    fraction: float | None = None
     if settings.kv_cache_memory_bytes is not None:
-        rest, fraction = settings.kv_cache_memory_bytes, None
-    state, slots = _state_pool(prepared, rest, settings)
+        rest = settings.kv_cache_memory_bytes
+    else:
+        fraction = settings.memory_fraction or _sglang_defaults.default_fraction(
+            facts, constants, reported_mib(gpu), settings, workload.context_tokens
+        )
+        rest = int((gpu.memory_bytes - context) * fraction) - facts.weights_bytes - images
+    slots = _sglang_pools.state_slots(rest, prepared.state_bytes, constants)
+    state = (slots + constants["state_padding_slots"]) * prepared.state_bytes if slots else 0
     pool = max(rest - state, 0)
-    activations, graphs = _transient(prepared, settings, tokens, decode_batch)
+    activations, graphs = _transient(prepared, gpu, workload, settings)
+    taken = context + facts.weights_bytes + pool + state + activations + images + graphs
     return _Terms(
         total_bytes=gpu.memory_bytes,
         context_bytes=context,
@@ -148,13 +177,34 @@ def _divide(prepared: _Prepared, gpu: Gpu, settings: EngineSettings) -> _Terms:
         state_bytes=state,
         slots=slots,
         pool_bytes=pool,
-        pool_tokens=int(pool // prepared.cell_bytes)
-        if prepared.cell_bytes
-        else prepared.context_limit_tokens,
-        activations_bytes=activations,
+        pool_tokens=_pool_tokens(prepared, pool, settings),
+        activations_bytes=activations + images,
         graphs_bytes=graphs,
-        free_bytes=gpu.memory_bytes - context - weights - pool - state - activations - graphs,
+        free_bytes=gpu.memory_bytes - taken,
     )
+
+
+def _pool_tokens(prepared: _Prepared, pool_bytes: int, settings: EngineSettings) -> int:
+    """Tokens of the pool; a model without a growing cache has as many as its context (`_zero_kv_max_tokens`)."""
+    if not prepared.cell.token_bytes:
+        return prepared.context_limit_tokens
+    return _sglang_pools.pool_tokens(prepared.cell, pool_bytes, prepared.page_tokens, settings)
+
+
+def context_bytes(constants: dict[str, Any], gpu: Gpu, gpus: int) -> int:
+    """What a GPU has lost before loading: driver context and, in a group, the links' buffers.
+
+    SGLang prints the latter as the memory of "Init torch distributed".
+    """
+    table = "group_context_bytes" if _vllm_budget.nvlinked(gpu) else "group_without_nvlink_context_bytes"
+    return int(constants["driver_context_bytes"] + by_group_size(constants[table], gpus))
+
+
+def reported_mib(gpu: Gpu) -> int:
+    """The card's size as nvidia-smi states it, a little more than CUDA can use; SGLang's defaults go by it."""
+    total = gpu.memory_bytes // MIB
+    reported = engine_tables()[NAME]["reported_mib"].get(gpu.id, total)
+    return reported if 0 <= reported - total < MOST_OFF * reported else total
 
 
 def _report(
@@ -166,187 +216,187 @@ def _report(
     requests: int,
     table_bytes: int,
 ) -> Footprint:
-    weights, pool_tokens = prepared.facts.weights_bytes, terms.pool_tokens
+    loaded, pool_tokens = prepared.facts.weights_bytes, terms.pool_tokens
+    weights = prepared.facts.tensor_bytes if terms.fraction is None else loaded
     activations, graphs = terms.activations_bytes, terms.graphs_bytes
     runtime = terms.context_bytes + table_bytes
     free = terms.free_bytes - table_bytes
-    refusal = _refusal(prepared, terms, workload, free)
-    used = int(prepared.cell_bytes * workload.context_tokens * workload.sequences)
-    used += prepared.state_bytes * prepared.rules["mamba_slots_per_request"] * workload.sequences
+    failure = _failure(prepared, terms, free)
+    used = _workload_bytes(prepared, workload, settings)
     return Footprint(
         total_bytes=terms.total_bytes,
-        runtime_bytes=runtime,
+        runtime_bytes=runtime + loaded - weights,
         weights_bytes=weights,
+        tensor_bytes=prepared.facts.tensor_bytes,
+        loaded_bytes=loaded,
         kv_pool_bytes=terms.pool_bytes,
         state_bytes=terms.state_bytes,
         activations_bytes=activations,
         cuda_graphs_bytes=graphs,
         free_bytes=free,
         memory_fraction=terms.fraction,
-        kv_pool_tokens=pool_tokens if not refusal or settings.kv_cache_memory_bytes is not None else None,
+        kv_pool_tokens=pool_tokens if not failure or settings.kv_cache_memory_bytes is not None else None,
         max_concurrency=None,
         kv_bytes_per_token=prepared.kv_bytes_per_token,
         state_bytes_per_sequence=prepared.state_bytes_per_sequence,
         workload_kv_bytes=used,
-        need_bytes=runtime + weights + activations + graphs + used,
+        need_bytes=runtime + loaded + activations + graphs + used,
         max_context_tokens=min(prepared.context_limit_tokens, pool_tokens),
         max_sequences=min(requests, pool_tokens // max(1, workload.context_tokens)),
-        starts=not refusal,
-        refusal=refusal,
-        uncertainty_bytes=_uncertainty(runtime, weights, activations, graphs),
+        starts=not failure,
+        may_start=not failure,
+        refusal=failure or _refusal_of_requests(pool_tokens, workload),
+        uncertainty_bytes=_uncertainty(runtime, prepared.weights_uncertainty_bytes, activations, graphs),
         pool_uncertainty_bytes=0 if terms.fraction is None else prepared.pool_uncertainty_bytes,
     )
 
 
-def batch(gpu: Gpu, settings: EngineSettings) -> tuple[int, int]:
-    """Chunked prefill size in tokens, and the largest decode batch that is captured."""
-    card = bisect_left(CARD_CLASSES_MIB, gpu.memory_bytes // MIB + 1)
-    sizes = DECODE_BATCH if settings.tensor_parallel < len(DECODE_BATCH) - 1 else DECODE_BATCH_OF_LARGE_GROUPS
-    decode = min(sizes[card], settings.max_num_seqs) if settings.max_num_seqs else sizes[card]
-    return settings.max_num_batched_tokens or CHUNKED_PREFILL_TOKENS[card], decode
-
-
-def default_fraction(
-    facts: _facts.Facts, constants: dict[str, Any], gpu: Gpu, settings: EngineSettings
-) -> float:
-    """The `mem_fraction_static` that SGLang picks for a card, to three digits as it does."""
-    total = gpu.memory_bytes // MIB
-    tokens, decode_batch = batch(gpu, settings)
-    reserved = RESERVE_MIB + RESERVE_PER_TOKEN_MIB * max(tokens, LEAST_RESERVED_TOKENS)
-    reserved += RESERVE_PER_GPU_MIB * settings.tensor_parallel * settings.pipeline_parallel
-    if not settings.enforce_eager or not constants["prefill_graphs"]:
-        reserved += DECODE_GRAPH_MIB * decode_batch
-    if constants["prefill_graphs"] and not settings.enforce_eager:
-        latent = any(kind.name == "latent" for kind in facts.kinds)
-        reserved += LATENT_PREFILL_GRAPHS_MIB if latent else PREFILL_GRAPH_MIB * prefill_graphs(tokens)
-    if total > LARGE_CARD_MIB:
-        reserved = max(reserved, LARGE_CARD_LEAST_RESERVE_MIB)
-    fraction = round((total - reserved) / total, 3)
-    if facts.vision_parameters:
-        tower = facts.vision_parameters / VISION_PARAMETERS_PER_UNIT / VISION_BASELINE
-        fraction *= VISION_FACTOR * max(0.8, min(1.05, 1 - VISION_SENSITIVITY * (tower - 1)))
-    return fraction
-
-
-@lru_cache(maxsize=256)
-def prefill_graphs(tokens: int) -> int:
-    """How many prefill sizes are captured up to `tokens` (`arg_groups/cuda_graph_hook.py`)."""
-    steps = (
-        (4, 33, 4),
-        (48, 257, 16),
-        (288, 513, 32),
-        (576, 1025, 64),
-        (1280, 4097, 256),
-        (4608, tokens + 1, 512),
-    )
-    return sum(1 for step in steps for size in range(*step) if size <= tokens)
-
-
-@lru_cache(maxsize=256)
-def _decode_graphs(batch_size: int) -> int:
-    sizes = [1, 2, 4, 8, 12, *range(16, 257, 8), *range(272, 512, 16), *range(512, batch_size + 1, 32)]
-    fitting = sum(1 for size in sizes if size <= batch_size)
-    return fitting if batch_size in sizes else fitting + 1
+def _workload_bytes(prepared: _Prepared, workload: Workload, settings: EngineSettings) -> int:
+    """What the workload's sequences fill of the pools at full context."""
+    tokens = workload.context_tokens * workload.sequences
+    states = prepared.state_bytes * prepared.slots_per_request * workload.sequences
+    fixed = _sglang_pools.fixed_bytes(prepared.cell, settings)
+    return fixed + int(prepared.cell.token_bytes * tokens) + states
 
 
 def _prepare(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: str) -> _Prepared:
     constants = rules(NAME, settings.version)
-    facts = _facts.gather(model, gpu, settings, kv_type)
-    full = sum(kind.layers * kind.token_bytes / kind.ratio for kind in facts.kinds if not kind.window)
-    sliding = sum(kind.layers * kind.token_bytes for kind in facts.kinds if kind.window)
-    share = constants["swa_full_tokens_ratio"] if full else 1.0
+    if gpu.vendor == EAGER_PREFILL:
+        constants = {**constants, "prefill_graphs": False}
+    kept = replace(model, architecture=_sglang_pools.as_kept(model.architecture))
+    facts = _facts.gather(kept, gpu, settings, kv_type)
+    if kv_type.startswith("fp8") and _is_sparse(model) and _on_blackwell(gpu):
+        facts = _sglang_pools.raw_latent(facts)
+    facts = facts._replace(weights_bytes=facts.weights_bytes + _absorbed_bytes(model, facts))
+    wide = 0 if _on_blackwell(gpu) else _wide_scales_bytes(model, settings)
+    if constants["fp4_scales_in_float32"]:
+        facts, wide = facts._replace(weights_bytes=facts.weights_bytes + wide), 0
+    unsure = _weights_uncertainty_bytes(model, facts)
     return _Prepared(
         facts=facts,
         rules=constants,
-        cell_bytes=full + share * sliding,
+        cell=_sglang_pools.cell_of(facts, constants),
+        page_tokens=_sglang_defaults.page_tokens(facts, gpu),
         state_bytes=sum(kind.layers * kind.state_bytes for kind in facts.kinds),
-        window_tokens=max((kind.window for kind in facts.kinds), default=0),
+        slots_per_request=_sglang_pools.slots_per_request(facts.kinds, constants),
         context_limit_tokens=model.architecture.context_limit_tokens or 1 << 24,
         kv_bytes_per_token=kv_bytes_per_token(facts.kinds),
         state_bytes_per_sequence=state_bytes_per_sequence(facts.kinds),
-        pool_uncertainty_bytes=_uncertainty(0, facts.weights_bytes, 0, 0),
+        weights_uncertainty_bytes=unsure,
+        pool_uncertainty_bytes=_uncertainty(0, unsure, 0, 0) + wide,
         terms={},
     )
 
 
-def _state_pool(prepared: _Prepared, rest: int, settings: EngineSettings) -> tuple[int, int]:
-    """Bytes of recurrent state and its slots (`_handle_max_mamba_cache`); one slot is padding."""
-    if not prepared.state_bytes:
-        return 0, 0
-    ratio = prepared.rules["mamba_full_memory_ratio"]
-    if settings.kv_cache_memory_bytes is not None:
-        rest = settings.kv_cache_memory_bytes
-    slots = int((max(rest, 0) * ratio / (1 + ratio) - prepared.state_bytes) // prepared.state_bytes)
-    return (slots + 1) * prepared.state_bytes if slots > 0 else 0, max(slots, 0)
+def _absorbed_bytes(model: ServedModel, facts: _facts.Facts) -> int:
+    """What MLA keeps twice: `kv_b_proj`, and its halves turned for decoding (`w_kc`, `w_vc`).
+
+    Source: SGLang 0.5.23 `models/deepseek_common/deepseek_weight_loader.py post_load_weights`; FP8 stays FP8.
+    """
+    layers = sum(kind.layers for kind in facts.kinds if kind.name == "latent")
+    width = next(
+        (cache.latent_dim for cache in model.architecture.caches if isinstance(cache, LatentCache)), 0
+    )
+    in_fp8 = any(form.kind.startswith("fp8") for form in model.quantization.formats)
+    return layers * facts.latent_width * width * (1 if in_fp8 else BF16_BYTES)
 
 
-def _requests(
-    pool_tokens: int, slots: int, prepared: _Prepared, workload: Workload, settings: EngineSettings
-) -> int:
-    """`resolve_max_num_reqs`: how many requests may run at once."""
-    estimated = int(pool_tokens / max(1, workload.context_tokens) * REQUESTS_PER_CONTEXT)
-    requests = settings.max_num_seqs or max(min(estimated, MOST_REQUESTS), FEWEST_REQUESTS)
-    requests = min(requests, pool_tokens // 2)
-    if prepared.state_bytes:
-        requests = min(requests, slots // prepared.rules["mamba_slots_per_request"])
-    return int(requests)
+def _wide_scales_bytes(model: ServedModel, settings: EngineSettings) -> int:
+    """What DeepSeek-V4's FP4 experts take more when their scales, a byte for 32 numbers, become float32.
+
+    So `layers/quantization/fp8.py Fp8MoEMethod.create_weights` keeps them before Blackwell; since 0.5.19 a kernel with
+    byte scales is the default, of which no log is known yet, so that it counts as uncertainty.
+    """
+    experts = [weight for weight in model.architecture.weights if weight.part == "experts" and weight.served]
+    compressed = any(isinstance(cache, CompressedCache) for cache in model.architecture.caches)
+    if not compressed or all(form.kind != "mxfp4" for form in model.quantization.formats):
+        return 0
+    elements = sum(weight.elements * weight.count for weight in experts)
+    per_gpu = elements // (settings.tensor_parallel * settings.pipeline_parallel)
+    return per_gpu // FP4_SCALE_GROUP * (FLOAT32_BYTES - 1)
 
 
 def _transient(
-    prepared: _Prepared, settings: EngineSettings, tokens: int, decode_batch: int
+    prepared: _Prepared, gpu: Gpu, workload: Workload, settings: EngineSettings
 ) -> tuple[int, int]:
+    """Activations of the largest forward pass, and what CUDA graphs take beside them.
+
+    Captured prefills keep their activations in the graphs' own memory, one after the other in the same place, so that
+    they add 8 MiB each and no second set of activations (`reserve_for_graph_mb`).
+    """
+    facts, constants = prepared.facts, prepared.rules
     terms = engine_tables()[NAME]["terms"]
-    facts = prepared.facts
+    tokens, decode_batch = _sglang_defaults.batch(reported_mib(gpu), settings, constants)
+    activations = _activation_bytes(facts, terms, tokens, decode_batch)
+    if settings.enforce_eager:
+        return activations, 0
+    captured = _sglang_defaults.prefill_graphs(facts, constants, settings, tokens, workload.context_tokens)
+    graphs = terms["graphs_base_bytes"] + terms["graph_bytes"] * _sglang_defaults.decode_graphs(decode_batch)
+    return activations, int(graphs + captured * _sglang_defaults.PREFILL_GRAPH_MIB * MIB)
+
+
+def _activation_bytes(facts: _facts.Facts, terms: dict[str, Any], tokens: int, decode_batch: int) -> int:
+    """The larger of a forward pass of one prefill chunk and of the logits of one decode batch."""
     row = tokens * BF16_BYTES
     forward = terms["residual_copies"] * facts.hidden_size * row
     if facts.mixture:
-        forward += (
-            row
-            * facts.experts_per_token
-            * (max(2 * facts.expert_width, facts.hidden_size) + facts.hidden_size)
-        )
+        widths = max(2 * facts.expert_width, facts.hidden_size) + facts.hidden_size
+        forward += row * facts.experts_per_token * widths
     else:
         forward += terms["mlp_copies"] * facts.mlp_width * row
-    logits = terms["logits_copies"] * decode_batch * facts.vocab_size * 4
-    graphs = (
-        0
-        if settings.enforce_eager
-        else terms["graphs_base_bytes"] + terms["graph_bytes"] * _decode_graphs(decode_batch)
-    )
-    return int(max(forward, logits)), int(graphs)
+    logits = terms["logits_copies"] * decode_batch * facts.vocab_size * FLOAT32_BYTES
+    return int(max(forward, logits))
 
 
-def _refusal(prepared: _Prepared, terms: _Terms, workload: Workload, free: int) -> str:
+def _failure(prepared: _Prepared, terms: _Terms, free: int) -> str:
+    """Why the engine does not start; empty when it does."""
     pool_tokens = terms.pool_tokens
     if terms.rest_bytes <= 0 or pool_tokens <= 0 or (prepared.state_bytes and terms.slots <= 0):
         return "not enough memory for the token pool; increase --mem-fraction-static"
     if free < 0:
         return f"out of memory: {-free / GIB:.2f} GiB more than the GPU has"
-    if (
-        prepared.window_tokens
-        and pool_tokens * prepared.rules["swa_full_tokens_ratio"] <= prepared.window_tokens
-    ):
+    if _sglang_pools.sliding_pool_too_small(prepared.cell, pool_tokens, prepared.page_tokens):
         return "the sliding-window pool cannot hold one window"
-    if pool_tokens < workload.context_tokens:
-        return (
-            f"a request of {workload.context_tokens} tokens is longer than the pool of {pool_tokens} tokens"
-        )
     return ""
 
 
-def _uncertainty(runtime: int, weights: int, activations: int, graphs: int) -> int:
+def _refusal_of_requests(pool_tokens: int, workload: Workload) -> str:
+    """The engine starts with any context length, and refuses a request that its pool cannot hold."""
+    if pool_tokens >= workload.context_tokens:
+        return ""
+    return f"a request of {workload.context_tokens} tokens is longer than the pool of {pool_tokens} tokens"
+
+
+def _weights_uncertainty_bytes(model: ServedModel, facts: _facts.Facts) -> int:
+    """How far the loaded weights may be off: more where experts are repacked, most in NVFP4."""
+    table = engine_tables()[NAME]["uncertainty"]
+    if facts.mixture and any(form.kind == "nvfp4" for form in model.quantization.formats):
+        return int(table["nvfp4_mixture_fraction"] * facts.weights_bytes)
+    word = "quantized_mixture_fraction" if facts.mixture and facts.quantized else "weights_fraction"
+    return int(table[word] * facts.weights_bytes)
+
+
+def _uncertainty(runtime: int, weights_uncertainty: int, activations: int, graphs: int) -> int:
     table = engine_tables()[NAME]["uncertainty"]
     return int(
         table["activations_fraction"] * activations
         + table["cuda_graphs_fraction"] * graphs
         + table["runtime_fraction"] * runtime
-        + table["weights_fraction"] * weights
+        + weights_uncertainty
         + table["unseen_gpu_bytes"]
     )
 
 
 def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -> tuple[str, ...]:
-    """The command that starts the server as it was planned."""
+    """The command that starts the server as it was planned.
+
+    SGLang has no float16 among its cache types, and had no bfloat16 before 0.5.4: such a cache comes with a model in
+    that type. A pool given in bytes has no flag either; `--mem-fraction-static` is the nearest.
+    """
+    by_model = (
+        {"float16"} if rules(NAME, settings.version)["bfloat16_cache_flag"] else {"float16", "bfloat16"}
+    )
+    dtype = workload.kv_dtype if workload.kv_dtype in by_model else settings.dtype
     argv = ["python", "-m", "sglang.launch_server", "--model-path", model_name]
     argv += ["--context-length", str(workload.context_tokens)]
     if settings.tensor_parallel > 1:
@@ -355,10 +405,10 @@ def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -
         argv += ["--pp-size", str(settings.pipeline_parallel)]
     if settings.memory_fraction is not None:
         argv += ["--mem-fraction-static", f"{settings.memory_fraction:g}"]
-    if workload.kv_dtype != "auto":
+    if workload.kv_dtype not in {"auto", *by_model}:
         argv += ["--kv-cache-dtype", "fp8_e4m3" if workload.kv_dtype == "fp8" else workload.kv_dtype]
-    if settings.dtype != "auto":
-        argv += ["--dtype", settings.dtype]
+    if dtype != "auto":
+        argv += ["--dtype", dtype]
     if settings.max_num_batched_tokens:
         argv += ["--chunked-prefill-size", str(settings.max_num_batched_tokens)]
     if settings.max_num_seqs:

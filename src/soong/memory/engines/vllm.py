@@ -1,10 +1,10 @@
 """vLLM, 0.10 to 0.33: the size of its KV cache, whether it starts, the flags that make the plan true.
 
 The engine takes `ceil(total × gpu_memory_utilization)` as its budget (`v1/worker/utils.py request_memory`),
-subtracts weights, what grew outside PyTorch, the profile run's peak and, since 0.21, CUDA graphs
-(`v1/worker/gpu_worker.py determine_available_memory`), and gives the rest to one pool of KV blocks
-(`_vllm_pool`). What the driver and NCCL took before, and graphs in older versions, must fit in what the
-budget leaves.
+subtracts weights, what grew outside PyTorch, the profile run's peak (`_vllm_profile`, `_vllm_encoder`) and, since
+0.20, CUDA graphs (`_vllm_graphs`; `v1/worker/gpu_worker.py determine_available_memory`), and gives the rest to one
+pool of KV blocks (`_vllm_pool`). What the driver and NCCL took before (`_vllm_budget`), graphs in older versions and
+the sampler's warm-up must fit in what the budget leaves.
 """
 
 from __future__ import annotations
@@ -14,12 +14,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soong.memory.engines import _facts, _vllm_budget
 from soong.memory.engines._constants import engine_tables, rules
+from soong.memory.engines._vllm_encoder import EncoderRun, encoder_run, least_batch_tokens
+from soong.memory.engines._vllm_fit import (
+    Held,
+    Sized,
+    longest_context,
+    refusal_of_pool,
+    short_of_pool,
+    size,
+)
+from soong.memory.engines._vllm_graphs import DATA_CENTRE_BLACKWELL, NO_GRAPHS, Graphs, graphs
 from soong.memory.engines._vllm_pool import Pool, PoolRules, build_pool
+from soong.memory.engines._vllm_profile import Activations, Batch, activations, batch_defaults, counts_graphs
 from soong.memory.footprint import Footprint
 from soong.memory.kv_cache import kv_bytes_per_token, state_bytes_per_sequence
 
 if TYPE_CHECKING:
     from soong.gpus.gpu import Gpu
+    from soong.memory.engines._vllm_explained import Part
     from soong.memory.footprint import EngineSettings, ServedModel, Workload
 
 NAME = "vllm"
@@ -38,6 +50,7 @@ class _Prepared(NamedTuple):
     context_bytes: int
     non_torch_bytes: int
     context_limit_tokens: int
+    least_batch_tokens: int
     uncertainty: dict[str, float]
     terms: dict[tuple[Any, ...], _Terms]
     """How memory is divided, by all that decides it: the GPU's memory, the batch and the flags."""
@@ -58,31 +71,42 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
     Returns:
         The footprint; `starts` is False, with vLLM's own reason, where the engine would refuse.
     """
+    prepared = _prepared_for(model, gpu, workload, settings)
+    terms = _terms(prepared, gpu, workload, settings)
+    held = Held(prepared.pool, prepared.rules, terms.blocks, terms.in_flight_tokens)
+    sized = size(held, workload)
+    short = short_of_pool(held, workload, terms.pool_bytes, prepared.facts.kinds)
+    refusal = terms.refusal or refusal_of_pool(workload, terms.pool_bytes, short)
+    # Refused by less than the figures may be off: nobody can say.
+    may_start = terms.may_start and short <= terms.pool_uncertainty_bytes
+    # A pool of a given size has its tokens, whether or not the rest finds room on this GPU.
+    given = settings.kv_cache_memory_bytes is not None
+    counted = terms.pool_bytes > 0 and (may_start or (short <= 0 and given))
+    return _report(prepared, gpu, terms, sized, refusal, may_start=may_start, counted=counted)
+
+
+def _prepared_for(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings) -> _Prepared:
     kv_type = _facts.kv_dtype(model, workload, settings)
     key = (
         model.key, kv_type, gpu.compute_capability, gpu.interconnect, settings.version,
         settings.tensor_parallel, settings.pipeline_parallel, settings.dtype,
     )  # fmt: skip
-    prepared = _prepared.get(key) or _facts.kept(
-        _prepared, key, lambda: _prepare(model, gpu, settings, kv_type)
-    )
-    terms = _terms(prepared, gpu, workload, settings)
-    sized = _size(prepared, terms, workload)
-    of_pool = _refusal_of_pool(prepared, workload, terms, sized)
-    # A pool of a given size has its tokens, whether or not the rest finds room on this GPU.
-    counted = not of_pool and (not terms.refusal or settings.kv_cache_memory_bytes is not None)
-    return _report(prepared, gpu, terms, sized, terms.refusal or of_pool, counted=counted)
+    return _prepared.get(key) or _facts.kept(_prepared, key, lambda: _prepare(model, gpu, settings, kv_type))
 
 
 class _Terms(NamedTuple):
     """How the GPU's memory is divided, whatever the context.
 
+    loaded_bytes: weights as printed. activations_bytes: the profile run's peak; warm_up_bytes: what the sampler takes
+    beyond it for a moment once the pool is allocated.
     budget_bytes: 0 where the pool is fixed. blocks: of the pool. max_context_tokens: the longest sequence that they
-    hold. refusal: why the budget cannot be had, or nothing.
+    hold. refusal: why the budget cannot be had, or nothing; may_start: there is none, or it is within the error.
     """
 
+    loaded_bytes: int
     runtime_bytes: int
     activations_bytes: int
+    warm_up_bytes: int
     graphs_bytes: int
     budget_bytes: int
     pool_bytes: int
@@ -92,12 +116,61 @@ class _Terms(NamedTuple):
     blocks: int = 0
     max_context_tokens: int | None = None
     uncertainty_bytes: int = 0
+    pool_uncertainty_bytes: int = 0
     refusal: str = ""
+    may_start: bool = True
+
+
+class Moments(NamedTuple):
+    """What a launch takes beside weights and cache, opened: for the sum and for those who ask how it came about."""
+
+    batch: Batch
+    encoder: EncoderRun
+    activations: Activations
+    graphs: Graphs
+    context_bytes: int
+    non_torch_bytes: int
+
+
+def moments(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings) -> Moments:
+    """The parts of activations, graphs and runtime, in bytes; arguments as for `footprint`."""
+    prepared = _prepared_for(model, gpu, workload, settings)
+    tokens, sequences = _batch(prepared, gpu, workload, settings)
+    return _moments(prepared, gpu, settings, tokens, sequences)
+
+
+def parts(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings) -> tuple[Part, ...]:
+    """Activations, graphs and runtime opened into lines with their figures; arguments as for `footprint`."""
+    from soong.memory.engines import _vllm_explained as explained
+
+    prepared = _prepared_for(model, gpu, workload, settings)
+    opened = moments(model, gpu, workload, settings)
+    full = engine_tables()[NAME]["graphs"]["full_captures"]
+    return (
+        *explained.activation_parts(prepared.facts, prepared.rules, opened.activations, opened.batch),
+        *explained.graph_parts(prepared.facts, opened.graphs, full),
+        *explained.runtime_parts(opened.context_bytes, opened.non_torch_bytes),
+    )
+
+
+def _moments(prepared: _Prepared, gpu: Gpu, settings: EngineSettings, tokens: int, sequences: int) -> Moments:
+    tables = engine_tables()[NAME]
+    capability = gpu.compute_capability or _vllm_budget.HOPPER
+    processors = tables["processors"].get(f"{capability[0]}.{capability[1]}", tables["processors"]["9.0"])
+    run = Batch(tokens, sequences, processors)
+    encoder = encoder_run(prepared.facts, tokens, settings.tensor_parallel)
+    captured = NO_GRAPHS
+    if not settings.enforce_eager:
+        captured = graphs(
+            prepared.facts, gpu, prepared.rules, tables["graphs"], tokens=tokens, sequences=sequences
+        )
+    peak = activations(prepared.facts, prepared.rules, tables["activations"], run, encoder)
+    return Moments(run, encoder, peak, captured, prepared.context_bytes, prepared.non_torch_bytes)
 
 
 def _terms(prepared: _Prepared, gpu: Gpu, workload: Workload, settings: EngineSettings) -> _Terms:
     """The division for one batch and one set of flags; remembered, since most contexts share it."""
-    tokens, sequences = batch(gpu, workload, settings)
+    tokens, sequences = _batch(prepared, gpu, workload, settings)
     key = (
         gpu.memory_bytes, tokens, sequences, settings.memory_fraction, settings.kv_cache_memory_bytes,
         settings.enforce_eager,
@@ -106,57 +179,95 @@ def _terms(prepared: _Prepared, gpu: Gpu, workload: Workload, settings: EngineSe
     if found is None:
         if len(prepared.terms) >= _facts.MOST_TERMS:
             prepared.terms.clear()
-        divided = _divide(prepared, gpu, settings, tokens, sequences)
-        found = prepared.terms[key] = _with_pool(prepared, gpu, divided)
+        opened = _moments(prepared, gpu, settings, tokens, sequences)
+        divided = _divide(prepared, gpu, settings, opened)
+        found = prepared.terms[key] = _with_pool(
+            prepared, gpu, _with_errors(prepared, gpu, settings, divided, opened)
+        )
     return found
+
+
+def _with_errors(
+    prepared: _Prepared, gpu: Gpu, settings: EngineSettings, terms: _Terms, opened: Moments
+) -> _Terms:
+    parts = _vllm_budget.Parts(
+        facts=prepared.facts,
+        gpu=gpu,
+        activations=opened.activations,
+        encoder=opened.encoder,
+        graphs=opened.graphs,
+        runtime_bytes=terms.runtime_bytes,
+        sequences=opened.batch.sequences,
+        grouped=settings.tensor_parallel > 1 and _vllm_budget.nvlinked(gpu),
+        budgeted=terms.fraction is not None,
+        graphs_counted=counts_graphs(prepared.facts, prepared.rules),
+    )
+    error = _vllm_budget.uncertainty(prepared.rules, prepared.uncertainty, parts)
+    return terms._replace(uncertainty_bytes=error.free_bytes, pool_uncertainty_bytes=error.pool_bytes)
 
 
 def _with_pool(prepared: _Prepared, gpu: Gpu, terms: _Terms) -> _Terms:
     """The terms with what follows from them."""
     has_pool = bool(prepared.pool.groups)
     blocks = max(terms.pool_bytes, 0) // prepared.pool.bytes_per_block if has_pool else 1
+    refusal, short, error = _refusal_of_budget(prepared, gpu, terms)
     return terms._replace(
         blocks=blocks,
-        max_context_tokens=_longest_context(prepared, blocks, terms.in_flight_tokens),
-        uncertainty_bytes=_uncertainty(prepared, terms),
-        refusal=_refusal_of_budget(prepared, gpu, terms),
+        max_context_tokens=longest_context(
+            prepared.pool, blocks, terms.in_flight_tokens, prepared.context_limit_tokens
+        ),
+        refusal=refusal,
+        may_start=short <= error,
     )
 
 
-def _divide(prepared: _Prepared, gpu: Gpu, settings: EngineSettings, tokens: int, sequences: int) -> _Terms:
-    activations, graphs = _transient(prepared, gpu, settings, tokens, sequences)
-    weights, non_torch = prepared.facts.weights_bytes, prepared.non_torch_bytes
+def _divide(prepared: _Prepared, gpu: Gpu, settings: EngineSettings, opened: Moments) -> _Terms:
+    facts, non_torch = prepared.facts, prepared.non_torch_bytes
+    weights = facts.weights_bytes + facts.batch_buffer_bytes * opened.batch.tokens
     runtime = prepared.context_bytes + non_torch
+    captured, peak = opened.graphs.total_bytes, opened.activations.peak_bytes
     fraction: float | None = None
     budget = 0
     if settings.kv_cache_memory_bytes is None:
         fraction = settings.memory_fraction or prepared.rules["memory_fraction"]
         budget = math.ceil(gpu.memory_bytes * fraction)
-        counted = graphs if prepared.rules["graphs_in_budget"] else 0
-        pool = budget - weights - non_torch - activations - counted
+        counted = captured if counts_graphs(facts, prepared.rules) else 0
+        pool = budget - weights - non_torch - peak - counted
     else:
         pool = settings.kv_cache_memory_bytes
     return _Terms(
+        loaded_bytes=weights,
         runtime_bytes=runtime,
-        activations_bytes=activations,
-        graphs_bytes=graphs,
+        activations_bytes=peak,
+        warm_up_bytes=max(0, opened.activations.warm_up_bytes - peak),
+        graphs_bytes=captured,
         budget_bytes=budget,
         pool_bytes=pool,
-        free_bytes=gpu.memory_bytes - runtime - weights - max(pool, 0) - activations - graphs,
+        free_bytes=gpu.memory_bytes - runtime - weights - max(pool, 0) - peak - captured,
         fraction=fraction,
-        in_flight_tokens=prepared.rules["in_flight_batches"] * tokens,
+        in_flight_tokens=prepared.rules["in_flight_batches"] * opened.batch.tokens,
     )
 
 
 def _report(
-    prepared: _Prepared, gpu: Gpu, terms: _Terms, sized: _Sized, refusal: str, *, counted: bool
+    prepared: _Prepared,
+    gpu: Gpu,
+    terms: _Terms,
+    sized: Sized,
+    refusal: str,
+    *,
+    may_start: bool,
+    counted: bool,
 ) -> Footprint:
-    weights = prepared.facts.weights_bytes
-    fixed = terms.runtime_bytes + weights + terms.activations_bytes + terms.graphs_bytes
+    loaded = terms.loaded_bytes
+    weights = prepared.facts.tensor_bytes if terms.fraction is None else loaded
+    fixed = terms.runtime_bytes + loaded + terms.activations_bytes + terms.graphs_bytes
     return Footprint(
         total_bytes=gpu.memory_bytes,
-        runtime_bytes=terms.runtime_bytes,
+        runtime_bytes=terms.runtime_bytes + loaded - weights,
         weights_bytes=weights,
+        tensor_bytes=prepared.facts.tensor_bytes,
+        loaded_bytes=loaded,
         kv_pool_bytes=max(terms.pool_bytes, 0),
         state_bytes=0,
         activations_bytes=terms.activations_bytes,
@@ -173,18 +284,20 @@ def _report(
         max_sequences=sized.sequences,
         starts=not refusal,
         refusal=refusal,
-        uncertainty_bytes=terms.uncertainty_bytes,
-        pool_uncertainty_bytes=0 if terms.fraction is None else terms.uncertainty_bytes,
+        uncertainty_bytes=terms.uncertainty_bytes + terms.warm_up_bytes,
+        pool_uncertainty_bytes=terms.pool_uncertainty_bytes,
+        may_start=may_start,
     )
 
 
-def batch(gpu: Gpu, workload: Workload, settings: EngineSettings) -> tuple[int, int]:
+def _batch(prepared: _Prepared, gpu: Gpu, workload: Workload, settings: EngineSettings) -> tuple[int, int]:
     """Tokens of one forward pass and sequences at once, defaults filled in as the engine does."""
-    tokens, sequences = _vllm_budget.batch_defaults(gpu)
+    tokens, sequences = batch_defaults(gpu, prepared.rules)
     if settings.max_num_seqs:
         sequences = settings.max_num_seqs
     if settings.max_num_batched_tokens:
         return settings.max_num_batched_tokens, min(sequences, settings.max_num_batched_tokens)
+    tokens = max(tokens, prepared.least_batch_tokens)
     tokens = max(1, min(tokens, sequences * workload.context_tokens))
     return tokens, min(sequences, tokens)
 
@@ -208,9 +321,12 @@ def _prepare(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: st
         rules=constants,
         kv_bytes_per_token=kv_bytes_per_token(facts.kinds),
         state_bytes_per_sequence=state_bytes_per_sequence(facts.kinds),
-        context_bytes=_vllm_budget.context_bytes(constants, gpu, settings.tensor_parallel),
+        context_bytes=_vllm_budget.context_bytes(
+            constants, gpu, settings.tensor_parallel, mixture=facts.mixture
+        ),
         non_torch_bytes=_vllm_budget.non_torch_bytes(constants, gpu, settings.tensor_parallel),
         context_limit_tokens=model.architecture.context_limit_tokens or LONGEST_CONTEXT_TOKENS,
+        least_batch_tokens=least_batch_tokens(facts, constants),
         uncertainty=engine_tables()[NAME]["uncertainty"],
         terms={},
     )
@@ -222,118 +338,29 @@ def _latent_block_tokens(gpu: Gpu, kv_type: str) -> int:
     Hopper: FlashAttention MLA takes 16, FlashMLA (for FP8 caches) 64. Blackwell's FlashInfer MLA takes 32.
     """
     major = (gpu.compute_capability or _vllm_budget.HOPPER)[0]
-    if major == _vllm_budget.DATA_CENTRE_BLACKWELL:
+    if major == DATA_CENTRE_BLACKWELL:
         return 32
     return 64 if major == _vllm_budget.HOPPER[0] and kv_type.startswith("fp8") else 16
 
 
-def _transient(
-    prepared: _Prepared, gpu: Gpu, settings: EngineSettings, tokens: int, sequences: int
-) -> tuple[int, int]:
-    """Activation peak and graphs."""
-    tables = engine_tables()[NAME]
-    activations = _vllm_budget.activation_bytes(
-        prepared.facts, prepared.rules, tables["activations"], tokens=tokens, sequences=sequences
-    )
-    graphs = 0
-    if not settings.enforce_eager:
-        graphs = _vllm_budget.graph_bytes(
-            prepared.facts, gpu, prepared.rules, tables["graphs"], tokens=tokens, sequences=sequences
-        )
-    return activations, graphs
-
-
-class _Sized(NamedTuple):
-    """What the pool holds of a workload."""
-
-    per_sequence: int
-    tokens: int
-    concurrency: float
-    workload_bytes: int
-    sequences: int | None
-
-
-def _size(prepared: _Prepared, terms: _Terms, workload: Workload) -> _Sized:
-    pool, blocks = prepared.pool, terms.blocks
-    if not pool.groups:
-        return _Sized(0, 0, 0.0, 0, None)
-    per_sequence = pool.blocks_per_sequence(workload.context_tokens, terms.in_flight_tokens)
-    concurrency = blocks / per_sequence
-    if prepared.rules["tokens_from_concurrency"]:
-        tokens = int(concurrency * workload.context_tokens)
-    else:
-        groups = pool.group_count(with_states=prepared.rules["state_groups_counted"])
-        tokens = blocks // groups * min(group.block_tokens for group in pool.groups)
-    return _Sized(
-        per_sequence=per_sequence,
-        tokens=tokens,
-        concurrency=concurrency,
-        workload_bytes=(per_sequence * workload.sequences + 1) * pool.bytes_per_block,
-        sequences=(blocks - 1) // per_sequence if blocks else 0,
-    )
-
-
-def _refusal_of_budget(prepared: _Prepared, gpu: Gpu, terms: _Terms) -> str:
-    """Why the engine's budget cannot be had, or nothing (`request_memory`)."""
+def _refusal_of_budget(prepared: _Prepared, gpu: Gpu, terms: _Terms) -> tuple[str, int, int]:
+    """Why the engine's budget cannot be had (`request_memory`), or nothing; bytes short, and their error."""
     gib = _vllm_budget.GIB
     at_start = gpu.memory_bytes - prepared.context_bytes
     if terms.budget_bytes > at_start:
-        return (
+        reason = (
             f"free memory at start ({at_start / gib:.2f} GiB) is less than the desired GPU memory utilization "
             f"({terms.budget_bytes / gib:.2f} GiB)"
         )
+        return reason, terms.budget_bytes - at_start, terms.uncertainty_bytes
     if terms.pool_bytes <= 0:
-        return "no available memory for the cache blocks: weights and activations fill the engine's budget"
-    if terms.free_bytes < 0:
-        return f"out of memory: {-terms.free_bytes / gib:.2f} GiB more than the GPU has"
-    return ""
-
-
-def _refusal_of_pool(prepared: _Prepared, workload: Workload, terms: _Terms, sized: _Sized) -> str:
-    """Why the pool, one block of it kept back, is too small for one sequence, or nothing.
-
-    Source: `_check_enough_kv_cache_memory`.
-    """
-    if terms.blocks - 1 >= sized.per_sequence:
-        return ""
-    gib = _vllm_budget.GIB
-    needed = sized.per_sequence * prepared.pool.bytes_per_block
-    return (
-        f"to serve one request of {workload.context_tokens} tokens {needed / gib:.2f} GiB of KV cache "
-        f"is needed, the available KV cache memory is {terms.pool_bytes / gib:.2f} GiB"
-    )
-
-
-def _longest_context(prepared: _Prepared, blocks: int, in_flight: int) -> int | None:
-    """The longest single sequence that the pool holds, at most the model's limit; 0 when it holds none."""
-    pool, limit = prepared.pool, prepared.context_limit_tokens
-    if not pool.groups:
-        return limit
-    usable = blocks - 1
-    if pool.uniform_block_tokens:
-        return max(0, min(limit, usable * pool.uniform_block_tokens))
-    if pool.blocks_per_sequence(limit, in_flight) <= usable:
-        return limit
-    low, high = 0, limit
-    while high - low > 1:
-        middle = (low + high) // 2
-        if pool.blocks_per_sequence(middle, in_flight) <= usable:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def _uncertainty(prepared: _Prepared, terms: _Terms) -> int:
-    fractions = prepared.uncertainty
-    return int(
-        fractions["activations_fraction"] * terms.activations_bytes
-        + fractions["cuda_graphs_fraction"] * terms.graphs_bytes
-        + fractions["runtime_fraction"] * terms.runtime_bytes
-        + fractions["weights_fraction"] * prepared.facts.weights_bytes
-        + fractions["unseen_gpu_bytes"]
-        + fractions["multimodal_bytes"] * prepared.facts.multimodal
-    )
+        reason = "no available memory for the cache blocks: weights and activations fill the engine's budget"
+        return reason, -terms.pool_bytes, terms.pool_uncertainty_bytes
+    free = terms.free_bytes - terms.warm_up_bytes
+    if free < 0:
+        reason = f"out of memory: {-free / gib:.2f} GiB more than the GPU has"
+        return reason, -free, terms.uncertainty_bytes
+    return "", 0, 0
 
 
 def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -> tuple[str, ...]:

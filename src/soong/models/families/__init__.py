@@ -10,6 +10,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
+import msgspec
+
 from soong.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -122,6 +124,31 @@ FAMILIES: dict[str, str] = {
     "step3p5": "laguna",
     "step3p7_text": "laguna",
     "mistral": "llama",
+    "granite_swa": "llama",
+    "hyperclovax": "llama",
+    "solar": "llama",
+    "telechat": "llama",
+    "telechat3": "llama",
+    "teleflm": "llama",
+    "TeleFLM": "llama",
+    "PanguEmbedded": "llama",
+    "plamo3": "llama",
+    "granitemoeshared": "moe",
+    "granitemoe_swa": "moe",
+    "zamba2": "zamba2",
+    "cohere2_moe": "cohere2_moe",
+    "axk1": "deepseek",
+    "AXK1": "deepseek",
+    "pangu_ultra_moe": "deepseek",
+    "olmo_hybrid": "olmo_hybrid",
+    "gemma3n_text": "gemma3n",
+    "bailing_moe": "bailing",
+    "bailing_moe_v2": "bailing",
+    "sarvam_moe": "bailing",
+    "param2moe": "bailing",
+    "dbrx": "dbrx",
+    "step3_text": "step3",
+    "longcat_flash": "longcat_flash",
     "deepseek_vl_v2": "deepseek_vl",
     "dots_ocr": "dots_ocr",
     "gemma3": "gemma_vision",
@@ -136,6 +163,8 @@ FAMILIES: dict[str, str] = {
     "llama4": "llama_vision",
     "llava": "llava",
     "llava_next": "llava",
+    "llava_next_video": "llava",
+    "gemma3n": "gemma3n_vision",
     "minimax_m3_vl": "minimax_vision",
     "mistral3": "llava",
     "mllama": "llama_vision",
@@ -189,6 +218,28 @@ def _nearest_types(model_type: str) -> tuple[str, ...]:
     return (f"the nearest of the {len(FAMILIES)} known types: {', '.join(near)}",) if near else ()
 
 
+def check_lists(config: Config) -> None:
+    """That lists of one word per layer have as many as the model has layers, or those and its draft layers.
+
+    Source: transformers 5 `configuration_utils.py` validate_layer_type, which each engine runs on loading.
+
+    Raises:
+        ConfigError: a list is too short or too long.
+    """
+    layers = config.values.get("num_hidden_layers")
+    if not isinstance(layers, int):
+        return
+    for key in ("layer_types", "mlp_layer_types"):
+        kinds = config.values.get(key)
+        if not isinstance(kinds, list) or len(kinds) == layers:
+            continue
+        if len(kinds) != layers + config.integer("num_nextn_predict_layers", default=0):
+            raise ConfigError(
+                f"`{config.where(key)}` names {len(kinds)} of {layers} layers",
+                why="engines refuse a list that is not as long as the model is deep",
+            )
+
+
 def read_architecture(config: Config) -> Architecture:
     """The architecture that a config.json describes.
 
@@ -211,4 +262,28 @@ def read_architecture(config: Config) -> Architecture:
             ),
         )
     module = import_module(f"soong.models.families.{module_name}")
-    return cast("Architecture", module.read(config))
+    architecture = cast("Architecture", module.read(config))
+    shape = _vision_shape(config)
+    return architecture if shape is None else msgspec.structs.replace(architecture, vision_shape=shape)
+
+
+_UNREAD_SECTIONS = {"minimax_m3_vl"}
+"""Types whose `vision_config` engines keep as a plain dictionary, whose words they do not see."""
+
+_LAYER_WORDS = ("num_hidden_layers", "vt_num_hidden_layers")
+_WIDTH_WORDS = ("hidden_size", "vt_hidden_size")
+
+
+def _vision_shape(config: Config) -> tuple[int, int] | None:
+    """Layers and hidden size of a `vision_config`, by the words that `transformers` 5 knows them by."""
+    section = config.values.get("vision_config")
+    if not isinstance(section, dict):
+        return None
+    if config.text("model_type") in _UNREAD_SECTIONS:
+        return 0, 0
+    words = (*_LAYER_WORDS, "depth") if config.text("model_type") == "qwen2_5_vl" else _LAYER_WORDS
+    return _first_count(section, words), _first_count(section, _WIDTH_WORDS)
+
+
+def _first_count(section: dict[str, object], words: tuple[str, ...]) -> int:
+    return next((value for word in words if isinstance(value := section.get(word), int)), 0)

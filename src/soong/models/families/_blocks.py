@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 Layers = tuple[int, ...]
 
 
+RECURRENT_WORDS = frozenset({"mamba", "linear_attention"})
+"""What configs call a Mamba layer: `linear_attention` since transformers 5.19."""
+
+
 def layers_of(kinds: tuple[str, ...], kind: str) -> Layers:
     """The numbers of the layers of one kind."""
     return tuple(layer for layer, own in enumerate(kinds) if own == kind)

@@ -47,7 +47,8 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     head_norm_split: tensor parallel divides them with their heads.
     mlp, up, down: the MLP; `up` is one name where it is not gated, two where it is, the same name twice where fused.
     norms, norm_bias: the layer's norms (LayerNorm where they have a bias); `final_norm` "" where there is none.
-    window_rule: listed: only where `layer_types` says so; all: every layer once `sliding_window` is set.
+    window_rule: listed: where `layer_types` says so, each layer without such a list; all: the same, without regard to
+    `max_window_layers`; none: the engine's class passes no layer's window on.
     window_every: without a list, all but one layer in so many slide. window_switch: the key that allows sliding.
     window_extra: tokens that an engine adds to the stated window.
     """
@@ -270,6 +271,12 @@ def mlp_weights(
     return weights
 
 
+def sinks(decoder: Decoder) -> list[Weight]:
+    """One learned number per query head, to which attention may go instead of a token."""
+    path, heads = f"{decoder.body}.self_attn.sinks", decoder.heads.query
+    return [_parts.vector(path, heads, "attention", "column", layers=decoder.layers)]
+
+
 def norm_weights(decoder: Decoder, layers: Layers, *, body: str = "") -> list[Weight]:
     """The norms of the layers."""
     weights = []
@@ -299,13 +306,11 @@ def layer_windows(decoder: Decoder) -> tuple[int, ...]:
     kinds = layer_kinds(config, "layer_types", layers)
     if kinds:
         return tuple(window if kind == "sliding_attention" else 0 for kind in kinds)
-    if build.window_switch:
+    if build.window_switch and build.window_rule != "all":
         first = config.integer("max_window_layers", default=28)
         return tuple(window if layer >= first else 0 for layer in range(layers))
     every = _pattern(config, build.window_every)
-    if every:
-        return tuple(window if (layer + 1) % every else 0 for layer in range(layers))
-    return (window if build.window_rule == "all" else 0,) * layers
+    return tuple(window if not every or (layer + 1) % every else 0 for layer in range(layers))
 
 
 def layer_kinds(config: Config, key: str, layers: int) -> tuple[str, ...]:

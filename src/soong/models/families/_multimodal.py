@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import msgspec
 
 from soong.models.config_json import Config
-from soong.models.families import FAMILIES, UnknownFamilyError
+from soong.models.families import FAMILIES, UnknownFamilyError, check_lists
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -123,7 +123,11 @@ def read_text(
     # A null that the section writes out wins over the class's default: `"sliding_window": null` means no window.
     values = {**(defaults or TEXT_DEFAULTS.get(family, {})), **section.values}
     values |= {key: value for key, value in inherited.items() if values.get(key) is None}
+    if "tie_word_embeddings" in inherited:
+        # What holds both layers decides: vLLM 0.32 `config/vllm.py` with_hf_config.
+        values["tie_word_embeddings"] = inherited["tie_word_embeddings"]
     values["model_type"] = family
+    check_lists(section)
     module = import_module(f"soong.models.families.{module_name}")
     return cast("Architecture", module.read(Config(values, section.address), prefix=prefix))
 
@@ -139,7 +143,14 @@ def joined(
         model_type=config.text("model_type"),
         weights=(*_with_head_at(text.weights, head), *towers),
         multimodal=True,
+        input_buffer_numbers=_layer_input_numbers(text),
     )
+
+
+def _layer_input_numbers(text: Architecture) -> int:
+    """Gemma's second embedding, which vLLM looks up before the decoder: `gemma3n_mm.py`, `gemma4_mm.py`."""
+    tables = (weight for weight in text.weights if weight.path.endswith("embed_tokens_per_layer"))
+    return sum(weight.shape[1] for weight in tables)
 
 
 def _with_head_at(weights: tuple[Weight, ...], head: str) -> tuple[Weight, ...]:

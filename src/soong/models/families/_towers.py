@@ -358,12 +358,16 @@ def audio_sizes(audio: Config) -> Sizes:
     )
 
 
-def audio_tower(prefix: str, audio: Config) -> list[Weight]:
-    """Whisper's convolutions and encoder layers; positions and the closing norm differ between models."""
+def audio_tower(prefix: str, audio: Config, *, split: bool = True) -> list[Weight]:
+    """Whisper's convolutions and encoder layers; positions and the closing norm differ between models.
+
+    `split`: False where an engine runs the class of transformers, whole on every GPU.
+    """
     size = audio_sizes(audio)
+    layer = WHISPER if split else msgspec.structs.replace(WHISPER, split=False, mlp_split=False)
     bins = audio.integer("num_mel_bins", default=128, least=1)
     return [
         *convolution(f"{prefix}.conv1", (size.hidden, bins, 3), "audio"),
         *convolution(f"{prefix}.conv2", (size.hidden, size.hidden, 3), "audio"),
-        *encoder(f"{prefix}.layers.{{}}", WHISPER, size),
+        *encoder(f"{prefix}.layers.{{}}", layer, size),
     ]

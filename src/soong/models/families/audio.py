@@ -26,7 +26,7 @@ def read(config: Config) -> Architecture:
     size = _towers.audio_sizes(audio)
     positions = audio.integer("max_source_positions", default=1500)
     towers = [
-        *_towers.audio_tower("audio_tower", audio),
+        *_towers.audio_tower("audio_tower", audio, split=default != "qwen2"),
         _towers.table("audio_tower.embed_positions", (positions, size.hidden), "audio"),
         *_towers.norm("audio_tower.layer_norm", size.hidden, "audio"),
         *_projector(default, size, text.hidden_size),

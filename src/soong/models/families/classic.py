@@ -190,6 +190,9 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     decoder = _decoder.open_decoder(config, BUILDS[model_type], prefix)
     decoder = _SETTLE.get(model_type, _as_is)(decoder)
     weights = _decoder.mlp_weights(decoder, _width(decoder, model_type), decoder.layers)
+    if model_type == "gpt_bigcode":
+        # vLLM 0.32 runs the class of transformers, whose plan for tensor parallel leaves the MLP out.
+        weights = [replace(weight, shard="replicated") for weight in weights]
     return _decoder.assemble(
         decoder,
         feed_forward=weights,

@@ -19,8 +19,15 @@ if TYPE_CHECKING:
 
 Layers = tuple[int, ...]
 
-BALANCED_TYPES = frozenset({"glm4_moe_lite", "glm_moe_dsa"})
+BALANCED_TYPES = frozenset({"axk1", "AXK1", "glm4_moe_lite", "glm_moe_dsa"})
 """Model types whose router always has a balancing bias; the others say so with `topk_method`."""
+
+EXTRA_NORMS: dict[str, tuple[str, ...]] = {
+    "axk1": ("post_mlp_layernorm",),
+    "AXK1": ("post_mlp_layernorm",),
+    "pangu_ultra_moe": ("pre_mlp_layernorm", "post_mlp_layernorm"),
+}
+"""Norms beside the usual two: vLLM 0.32 `models/AXK1.py`, `models/openpangu.py`."""
 
 SHARED_ENDS_TYPES = frozenset({"glm_moe_dsa"})
 """Model types whose draft layers use the model's own embedding and head: zai-org/GLM-5 holds 753,864,139,008
@@ -46,6 +53,7 @@ def read(config: Config, prefix: str = "model") -> Architecture:
         *attention,
         *_feed_forward(f"{body}.mlp", base, sizes, dense, sparse),
         *_norms(body, base.hidden_size, layers),
+        *_extra_norms(config, body, base.hidden_size, layers),
         *_parts.norm(f"{prefix}.norm", base.hidden_size),
         *_parts.lm_head(base.vocab_size, base.hidden_size, tied=base.tied),
     ]
@@ -161,6 +169,13 @@ def _norms(body: str, hidden_size: int, layers: Layers) -> list[Weight]:
         *_parts.norm(f"{body}.input_layernorm", hidden_size, layers=layers),
         *_parts.norm(f"{body}.post_attention_layernorm", hidden_size, layers=layers),
     ]
+
+
+def _extra_norms(config: Config, body: str, hidden_size: int, layers: Layers) -> list[Weight]:
+    weights = []
+    for name in EXTRA_NORMS.get(config.text("model_type"), ()):
+        weights += _parts.norm(f"{body}.{name}", hidden_size, layers=layers)
+    return weights
 
 
 def _draft_ends(config: Config, body: str, base: Base, layers: Layers) -> list[Weight]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from soong.models.config_json import Config
 from soong.models.families import _multimodal, _towers
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture, Weight
-    from soong.models.config_json import Config
 
 
 def read(config: Config) -> Architecture:
@@ -16,7 +16,9 @@ def read(config: Config) -> Architecture:
 
     Source of the shapes and their sharding: vLLM `dots_ocr.py`, `configs/dotsocr.py`.
     """
-    text = _multimodal.read_text(config, config, prefix="model", model_type="dots_ocr")
+    # vLLM's own configuration class keeps the window whatever `use_sliding_window` says: `configs/dotsocr.py`.
+    section = Config({**config.values, "use_sliding_window": True, "max_window_layers": 0}, config.address)
+    text = _multimodal.read_text(config, section, prefix="model", model_type="dots_ocr")
     return _multimodal.joined(config, text, _tower("vision_tower", config.section("vision_config")))
 
 

@@ -12,7 +12,7 @@ from soong.models.families._decoder import Build, Decoder
 from soong.models.families.llama import FOUR_NORMS
 
 if TYPE_CHECKING:
-    from soong.models.architecture import Architecture, Weight
+    from soong.models.architecture import Architecture, AttentionCache, Weight
     from soong.models.config_json import Config
 
 BUILD = Build(
@@ -60,12 +60,19 @@ def read(config: Config, prefix: str = "model") -> Architecture:
         attention=_attention(decoder, kinds),
         feed_forward=[*_mlps(decoder, first_shared), *_experts(decoder, experts, per_token)],
         extra=_extra(decoder),
-        caches=_decoder.grouped_caches(
-            (window, kind) for window, kind in zip(windows, kinds, strict=True) if not kind.shared
-        ),
+        caches=_caches(windows, kinds),
         experts=experts,
         experts_per_token=per_token,
     )
+
+
+def _caches(windows: tuple[int, ...], kinds: list[_Kind]) -> tuple[AttentionCache, ...]:
+    """Caches of the layers that keep one, with the count of those that read them."""
+    layers = list(zip(windows, kinds, strict=True))
+    kept = _decoder.grouped_caches((window, kind) for window, kind in layers if not kind.shared)
+    shared = _decoder.grouped_caches((window, kind) for window, kind in layers if kind.shared)
+    idle = {replace(cache, layers=0): cache.layers for cache in shared}
+    return tuple(replace(cache, idle_layers=idle.get(replace(cache, layers=0), 0)) for cache in kept)
 
 
 def _windows(decoder: Decoder) -> tuple[int, ...]:

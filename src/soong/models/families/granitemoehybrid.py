@@ -21,8 +21,9 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     base = _common.read_base(config, tied_by_default=True)
     kinds = _blocks.named_layers(config, "layer_types", "layers_block_type", layers=base.layers)
     kinds = kinds or ("mamba",) * base.layers
-    mamba, layers = _blocks.layers_of(kinds, "mamba"), tuple(range(base.layers))
-    full = tuple(layer for layer in layers if kinds[layer] != "mamba")
+    layers = tuple(range(base.layers))
+    mamba = tuple(layer for layer in layers if kinds[layer] in _blocks.RECURRENT_WORDS)
+    full = _blocks.others(layers, mamba)
     body = f"{prefix}.layers.{{}}"
     weights = [
         _parts.embedding(f"{prefix}.embed_tokens", base.vocab_size, base.hidden_size),

@@ -187,6 +187,38 @@ BUILDS: dict[str, Build] = {
         defaults={"sliding_window": 4096},
     ),
     "minicpm": Build(tied=True),
+    "granite_swa": Build(tied=True, mlp_bias="mlp_bias", defaults={"sliding_window": 128}),
+    "hyperclovax": Build(
+        mlp_bias="mlp_bias",
+        norms=("input_layernorm", "post_attention_layernorm", "post_norm1", "post_norm2"),
+    ),
+    "solar": Build(mlp_bias="mlp_bias", window_rule="all"),
+    "telechat": Build(
+        root="transformer",
+        body="h.{}",
+        embed="word_embeddings",
+        final_norm="ln_f",
+        qkv=("self_attention.query", "self_attention.key_value", "self_attention.key_value"),
+        qkv_bias=False,
+        out="self_attention.dense",
+        out_bias=True,
+    ),
+    "teleflm": Build(mlp_bias="mlp_bias"),
+    "telechat3": Build(mlp_bias="mlp_bias"),
+    "panguembedded": Build(qkv_bias="bias", out_bias="bias"),
+    "plamo3": Build(
+        body="layers.layers.{}",
+        qkv=("mixer.qkv_proj",) * 3,
+        qkv_bias=False,
+        out="mixer.o_proj",
+        out_bias=False,
+        head_norm="head",
+        head_norm_names=("mixer.q_norm", "mixer.k_norm"),
+        up=FUSED_UP,
+        norms=("pre_mixer_norm", "post_mixer_norm", "pre_mlp_norm", "post_mlp_norm"),
+        window_every=8,
+        defaults={"head_dim": 128, "sliding_window": 2048, "num_key_value_heads": 4},
+    ),
     "orion": Build(norm_bias=True),
 }
 """`model_type` to build. Source: transformers 5 `modeling_*.py` of that name, vLLM 0.33 `models/`."""
@@ -200,11 +232,25 @@ def read(config: Config, prefix: str = "model") -> Architecture:
         return _decoder.assemble(decoder, extra=_learned_activation(decoder))
     if model_type == "mimo":
         return _read_mimo(decoder)
+    if model_type == "granite_swa":
+        return _decoder.assemble(decoder, extra=_decoder.sinks(decoder))
+    if model_type == "telechat":
+        return _decoder.assemble(decoder, extra=_down_bias(decoder))
     return _decoder.assemble(decoder)
 
 
+def _down_bias(decoder: _decoder.Decoder) -> list[Weight]:
+    """TeleChat2 has a bias where the MLP comes back, but none where it opens: vLLM 0.33 `models/telechat2.py`."""
+    path, size = f"{decoder.body}.mlp.down_proj.bias", decoder.base.hidden_size
+    return [_parts.vector(path, size, "mlp", layers=decoder.layers)]
+
+
 def _build(config: Config, model_type: str) -> Build:
-    build = BUILDS.get(model_type, LLAMA)
+    build = BUILDS.get(model_type.lower(), LLAMA)
+    if model_type == "hyperclovax" and not config.flag("use_post_norm"):
+        from msgspec.structs import replace
+
+        return replace(build, norms=LLAMA.norms)
     if model_type == "stablelm" and config.flag("use_parallel_residual"):
         # Attention and MLP then share the one norm before them.
         from msgspec.structs import replace

@@ -104,7 +104,15 @@ def _read_mllama(config: Config) -> Architecture:
         base,
         heads=heads,
         weights=tuple(weights),
-        caches=(AttentionCache(layers=len(own), kv_heads=kv_heads, key_dim=head_dim, value_dim=head_dim),),
+        caches=(
+            AttentionCache(
+                layers=len(own),
+                kv_heads=kv_heads,
+                key_dim=head_dim,
+                value_dim=head_dim,
+                idle_layers=base.layers - len(own),
+            ),
+        ),
     )
     return _multimodal.joined(config, text, ())
 

@@ -64,13 +64,18 @@ FAMILIES: dict[str, tuple[Build, Mix]] = {
         Build(
             qkv_bias="qkv_bias",
             out_bias=False,
-            window_switch=QWEN2.window_switch,
+            window_rule="none",  # vLLM 0.32 `models/qwen2_moe.py` passes no window to a layer
             defaults={"qkv_bias": True},
         ),
         QWEN2_MIX,
     ),
     "qwen3_moe": (
-        Build(head_norm="head", window_switch=QWEN2.window_switch, defaults={"num_key_value_heads": 4}),
+        Build(
+            head_norm="head",
+            window_switch=QWEN2.window_switch,
+            window_rule="all",  # its configuration class makes no list: transformers `configuration_qwen3_moe.py`
+            defaults={"num_key_value_heads": 4},
+        ),
         Mix(),
     ),
     "phimoe": (
@@ -80,6 +85,20 @@ FAMILIES: dict[str, tuple[Build, Mix]] = {
         MIXTRAL_MIX,
     ),
     "granitemoe": (Build(), Mix(path="block_sparse_moe", gate="router.layer", width=("intermediate_size",))),
+    "granitemoeshared": (
+        Build(),
+        Mix(
+            path="block_sparse_moe",
+            gate="router.layer",
+            width=("intermediate_size",),
+            shared="shared_mlp",
+            shared_width="shared_intermediate_size",
+        ),
+    ),
+    "granitemoe_swa": (
+        Build(),
+        Mix(path="block_sparse_moe", gate="router.layer", width=("intermediate_size",)),
+    ),
     "olmoe": (Build(head_norm="all"), Mix(width=("intermediate_size",))),
     "flex_olmo": (
         Build(head_norm="all", norms=("post_attention_layernorm", "post_feedforward_layernorm")),
@@ -166,6 +185,8 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     extra = _draft.draft(_draft_weights(decoder, mix, sizes, drafts)) if drafts else []
     if model_type == "afmoe":
         extra += _output_gate(decoder)
+    if model_type == "granitemoe_swa":
+        extra += _decoder.sinks(decoder)
     return _decoder.assemble(
         decoder,
         feed_forward=weights,
@@ -191,7 +212,7 @@ def read_experts(config: Config, mix: Mix) -> Experts:
         raise ConfigError(f"`{config.where(mix.per_token[0])}` is larger than the number of experts")
     shared = config.integer(mix.shared_width, default=0) if mix.shared_width else 0
     if mix.shared_count:
-        shared = width * _optional(config, mix.shared_count)
+        shared = (shared or width) * _optional(config, mix.shared_count)
     return Experts(count, per_token, width, shared)
 
 

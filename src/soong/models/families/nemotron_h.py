@@ -21,6 +21,9 @@ Layers = tuple[int, ...]
 LETTERS = {"M": "mamba", "*": "attention", "-": "mlp", "E": "moe"}
 """`hybrid_override_pattern` spells the layers so (transformers `configuration_nemotron_h.py`)."""
 
+WORDS = {"linear_attention": "mamba", "full_attention": "attention", "sparse": "moe", "dense": "mlp"}
+"""What lists of layers say since transformers 5.19."""
+
 
 def read(config: Config, prefix: str = "backbone") -> Architecture:
     """The architecture of a Nemotron-H config.
@@ -66,7 +69,8 @@ def _kinds(config: Config, pattern_key: str, list_key: str) -> tuple[str, ...]:
         raise ConfigError(
             f"`{config.where(pattern_key)}` names {len(pattern):,} layers, which no real model has"
         )
-    kinds = tuple(LETTERS.get(letter, letter) for letter in pattern) or config.texts(list_key)
+    kinds = tuple(LETTERS.get(letter, letter) for letter in pattern)
+    kinds = kinds or tuple(WORDS.get(word, word) for word in config.texts(list_key))
     if not kinds:
         raise ConfigError(
             f"config.json lacks `{config.where(pattern_key)}`", why="the layers cannot be told apart"

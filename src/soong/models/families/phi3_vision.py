@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from soong.models.config_json import Config
-from soong.models.families import _multimodal, _towers
+from soong.models.families import _multimodal, _parts, _towers
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture
@@ -47,6 +49,8 @@ def read(config: Config) -> Architecture:
         *_towers.two_linears(
             prefix, merged, hidden, hidden, split=False, names=("img_projection.0", "img_projection.2")
         ),
+        # vLLM's class makes a second embedding beside the language model's own: `phi3v.py` embed_tokens.
+        replace(_parts.embedding("embed_tokens", text.vocab_size, hidden), stored=False),
         _towers.table(f"{prefix}.glb_GN", (1, 1, merged), "projector"),
         _towers.table(f"{prefix}.sub_GN", (1, 1, 1, merged), "projector"),
     ]

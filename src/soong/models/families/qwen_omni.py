@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from soong.models.families import _multimodal, _towers, qwen_vl
 
 if TYPE_CHECKING:
@@ -24,13 +26,16 @@ def read(config: Config) -> Architecture:
     if config.text("model_type").startswith("qwen2_5"):
         towers = [
             *qwen_vl.tower_2_5("thinker.visual", vision),
-            *_towers.audio_tower("thinker.audio_tower", audio),
+            *_towers.audio_tower("thinker.audio_tower", audio, split=False),
         ]
         towers += _ending_2_5("thinker.audio_tower", audio)
     else:
         towers = qwen_vl.tower_3("thinker.visual", vision, deepstack=3, omni=True)
         towers += _audio_3("thinker.audio_tower", audio)
-    return _multimodal.joined(config, text, towers, head="thinker.lm_head")
+    whole = _multimodal.joined(config, text, towers, head="thinker.lm_head")
+    if config.text("model_type").startswith("qwen2_5"):
+        return whole
+    return replace(whole, input_buffer_numbers=qwen_vl.deepstack_numbers(vision, 3, text.hidden_size))
 
 
 def _ending_2_5(prefix: str, audio: Config) -> list[Weight]:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from soong.models.families import _multimodal, _towers
+from soong.models.rotary import VIDEO_FACTOR
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture, Weight
@@ -46,7 +49,19 @@ def read(config: Config) -> Architecture:
         return _multimodal.joined(config, text, tower("visual", vision))
     text = _multimodal.read_text(config, section, prefix="model.language_model")
     deepstack = 3 if kind.startswith("qwen3_vl") else 0
-    return _multimodal.joined(config, text, tower_3("model.visual", vision, deepstack=deepstack))
+    whole = _multimodal.joined(config, text, tower_3("model.visual", vision, deepstack=deepstack))
+    return replace(
+        whole,
+        early_rotary_bytes=VIDEO_FACTOR * whole.rotary_bytes,  # all of these interleave, said or not
+        input_buffer_numbers=deepstack_numbers(vision, deepstack, text.hidden_size),
+    )
+
+
+def deepstack_numbers(vision: Config, levels: int, text_size: int) -> int:
+    """What one token takes of the features of several layers: vLLM `qwen3_vl.py` deepstack_input_embeds."""
+    if vision.values.get("deepstack_visual_indexes") is not None:
+        levels = len(vision.integers("deepstack_visual_indexes"))
+    return levels * text_size
 
 
 def tower_2(prefix: str, vision: Config) -> list[Weight]:

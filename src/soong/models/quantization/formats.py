@@ -45,6 +45,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     bits: of one number, without its scales.
     group: numbers along the input side that share a scale; 0: a whole row.
     block: rows and columns of a scaled block. zero_points, act_order: kept beside the scales.
+    symmetric: zero points, where there are any, all say the same, and some kernels drop them.
+    unaligned: the engine keeps experts in the sizes the checkpoint has, where it aligns others of this kind.
     static_input: the checkpoint holds a scale for activations. double: bitsandbytes quantises the maxima too.
     scale_bytes: of one scale in the checkpoint; engines may widen it. label: for people.
     """
@@ -56,6 +58,8 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     block: tuple[int, int] = (0, 0)
     zero_points: bool = False
     act_order: bool = False
+    symmetric: bool = True
+    unaligned: bool = False
     static_input: bool = False
     double: bool = False
     scale_bytes: int = 2

@@ -26,6 +26,9 @@ SECTIONS = ("quantization_config", "compression_config", "quantization")
 _LATER_EXPERT = re.compile(r"\.experts\.[1-9]")
 """All experts of a layer are stored alike: the first speaks for them."""
 
+_SPECIAL = re.compile(r"[*+?^$()\[\]{}|\\]")
+"""A name with one of these is a pattern to AutoRound."""
+
 FP8_TENSOR = Format(kind="fp8_tensor", bits=8, label="FP8", scale_bytes=4)
 FP8_STATIC = msgspec.structs.replace(FP8_TENSOR, static_input=True)
 FP8_CHANNEL = Format(kind="fp8_channel", bits=8, label="FP8")
@@ -64,10 +67,16 @@ def unquantised(dtype: str) -> Quantization:
     return Quantization(method="none", label=DTYPE_LABELS.get(dtype, dtype.upper()), dtype=dtype)
 
 
-def uniform(name: str, dtype: str = "bfloat16") -> Quantization:
+def uniform(name: str, dtype: str = "bfloat16", *, on_loading: bool = False) -> Quantization:
     """The storage that a catalogue entry's word ("int4", "fp8", "fp16") most likely means; marked as assumed.
 
     int4 is taken as AWQ with groups of 128, the commonest 4-bit repositories; int8 as one scale a row.
+
+    Args:
+        name: the word.
+        dtype: of the tensors that are left alone.
+        on_loading: the engine packs 16-bit files while it reads them. FP8 then has one scale a matrix (vLLM 0.33
+            `quantization/online/fp8.py`); bitsandbytes packs its maxima too (vLLM 0.9 `bitsandbytes_loader.py`).
     """
     plain = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "none": dtype}
     if name in plain:
@@ -75,10 +84,10 @@ def uniform(name: str, dtype: str = "bfloat16") -> Quantization:
     forms = {
         "int4": _awq_format(4, 128, zero_points=True),
         "int8": INT8_CHANNEL,
-        "fp8": FP8_CHANNEL,
+        "fp8": FP8_TENSOR if on_loading else FP8_CHANNEL,
         "mxfp4": MXFP4,
         "nvfp4": NVFP4,
-        "bitsandbytes": Format(kind="bnb_4bit", bits=4, label="NF4 (bitsandbytes)"),
+        "bitsandbytes": Format(kind="bnb_4bit", bits=4, label="NF4 (bitsandbytes)", double=on_loading),
     }
     form = forms.get(name, forms["int4"])
     return Quantization(method=form.kind, label=form.label, dtype=dtype, default=form, assumed=True)
@@ -177,29 +186,69 @@ def _awq(section: Config, method: str, dtype: str) -> Quantization:
 
 
 def _gptq(section: Config, method: str, dtype: str) -> Quantization:
-    """GPTQ and AutoRound. Source: vLLM 0.33 `quantization/auto_gptq.py`, `utils/gptq_utils.py`."""
-    bits = section.integer("bits", default=4, least=1)
-    group = _group(section, "group_size")
-    word = {"auto-round": "AutoRound", "intel/auto-round": "AutoRound"}.get(method, "GPTQ")
-    default = Format(kind="gptq", bits=bits, label=f"INT{bits} ({word})", group=group, zero_points=True)
-    dynamic = section.section("dynamic").values
-    skipped = [f"re:{pattern[2:]}" for pattern in dynamic if pattern.startswith("-:")]
-    skipped += list(section.texts("modules_to_not_convert"))
-    extra = section.section("extra_config").values
-    skipped += [name for name, own in extra.items() if isinstance(own, dict) and _wide(own)]
+    """GPTQModel's. Source: vLLM 0.33 `quantization/auto_gptq.py`, `utils/gptq_utils.py`."""
+    default = _gptq_format(section, "GPTQ")
+    dynamic = section.section("dynamic")
+    head = section.flag("lm_head")  # without it no pattern reaches the output projection
+    rules = _plain_rule([*section.texts("modules_to_not_convert"), *([] if head else ["lm_head"])])
+    for pattern in dynamic.values:  # the first that matches decides, so they are kept in order
+        names = Names([f"re:{pattern.removeprefix('+:').removeprefix('-:')}"])
+        skipped = pattern.startswith("-:")
+        rules = (*rules, Rule(names, None if skipped else _changed(default, dynamic.section(pattern))))
     return Quantization(
         method=method,
         label=default.label,
         dtype=dtype,
         default=default,
-        rules=_plain_rule(skipped),
-        covers_head=section.flag("lm_head"),
+        rules=rules,
+        covers_head=head,
     )
 
 
-def _wide(own: dict[str, object]) -> bool:
-    bits = own.get("bits")
-    return isinstance(bits, int) and bits >= 16
+def _auto_round(section: Config, method: str, dtype: str) -> Quantization:
+    """Intel's AutoRound, in GPTQ's or AWQ's packing. Source: vLLM 0.33 `quantization/inc/config_parser.py`."""
+    packing = section.text("packing_format", "auto_round:auto_gptq")
+    default = _gptq_format(section, "AutoRound")
+    if "awq" in packing:
+        zero_points = not section.flag("sym", default=True)
+        default = msgspec.structs.replace(default, kind="awq", zero_points=zero_points)
+    by_form: dict[Format | None, list[str]] = {}
+    extra = section.section("extra_config")
+    for name, own in extra.values.items():
+        if isinstance(own, dict):
+            spelled = f"re:.*(?:{name})" if _SPECIAL.search(name) else name
+            by_form.setdefault(_changed(default, extra.section(name)), []).append(spelled)
+    return Quantization(
+        method=method,
+        label=default.label,
+        dtype=dtype,
+        default=default,
+        rules=tuple(Rule(Names(names), form) for form, names in by_form.items()),
+    )
+
+
+def _gptq_format(section: Config, word: str) -> Format:
+    bits = section.integer("bits", default=4, least=1)
+    group = _group(section, "group_size")
+    return Format(
+        kind="gptq",
+        bits=bits,
+        label=f"INT{bits} ({word})",
+        group=group,
+        zero_points=True,
+        act_order=section.flag("desc_act") and group > 0,
+        symmetric=section.flag("sym", default=True),
+    )
+
+
+def _changed(form: Format, own: Config) -> Format | None:
+    """The format with the bits and group that an entry states for some modules; None where it leaves them alone."""
+    bits = own.integer("bits", default=int(form.bits), least=1)
+    if bits >= 16:
+        return None
+    label = form.label.replace(f"INT{form.bits:g}", f"INT{bits}")
+    group = _group(own, "group_size") if "group_size" in own else form.group
+    return msgspec.structs.replace(form, bits=bits, label=label, group=group)
 
 
 def _group(section: Config, *keys: str) -> int:
@@ -211,7 +260,10 @@ def _group(section: Config, *keys: str) -> int:
 
 
 def _compressed_tensors(section: Config, method: str, dtype: str) -> Quantization:
-    """Groups of targets, each with its scheme. Source: vLLM 0.33 `compressed_tensors.py`."""
+    """Groups of targets, each with its scheme. Source: vLLM 0.33 `compressed_tensors.py`.
+
+    The target "Linear" is no output projection: that is packed where a target names it.
+    """
     rules = list(_plain_rule(section.texts("ignore")))
     default: Format | None = None
     forms: list[Format | None] = []
@@ -235,7 +287,6 @@ def _compressed_tensors(section: Config, method: str, dtype: str) -> Quantizatio
         rules=tuple(rules),
         kv_cache_dtype=_kv_dtype(section),
         covers_towers=True,
-        covers_head="ignore" in section,
     )
 
 
@@ -247,7 +298,10 @@ def _scheme(group: Config, layout: str) -> Format | None:
     strategy, size = weights.text("strategy"), max(0, weights.integer("group_size", default=0, least=-1))
     static = "num_bits" in inputs and inputs.values.get("dynamic") in (False, "local")
     if weights.text("type", "int") == "float":
-        return _float_scheme(weights, bits, strategy, size, layout, static=static)
+        form = _float_scheme(weights, bits, strategy, size, layout, static=static)
+        if form == MXFP4 and inputs.integer("num_bits", default=16) != 8:  # only W4A8 experts are aligned
+            form = msgspec.structs.replace(MXFP4, unaligned=True)
+        return form
     if bits == 8 and "num_bits" in inputs:
         return INT8_CHANNEL
     if bits > 8:
@@ -295,7 +349,7 @@ def _modelopt(section: Config, method: str, dtype: str) -> Quantization:
         default=default,
         rules=rules,
         kv_cache_dtype=_kv_dtype(section),
-        covers_head=bool(ignored),  # exporters name the head unless they pack it; no list at all says nothing
+        covers_head=True,
     )
 
 
@@ -443,8 +497,8 @@ _READERS: dict[str, Callable[[Config, str, str], Quantization]] = {
     "fbgemm_fp8": _fbgemm_fp8,
     "awq": _awq,
     "gptq": _gptq,
-    "auto-round": _gptq,
-    "intel/auto-round": _gptq,
+    "auto-round": _auto_round,
+    "intel/auto-round": _auto_round,
     "compressed-tensors": _compressed_tensors,
     "modelopt": _modelopt,
     "bitsandbytes": _bitsandbytes,

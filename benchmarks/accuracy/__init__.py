@@ -1,0 +1,1 @@
+"""Every published figure against what soong and others say: `python -m benchmarks.accuracy`."""

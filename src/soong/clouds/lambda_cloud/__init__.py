@@ -1,0 +1,1 @@
+"""Lambda Cloud, through its public API v1."""

@@ -1,0 +1,104 @@
+"""A person with a sandbox: soong in this process, or in one of its own that can be interrupted and killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from soong.clouds.sandbox import process
+from soong.lease.guardian import heartbeat
+from soong.lease.ledger import Ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+SPEED = 600.0
+"""A lease of four hours is 24 seconds: long enough for a few commands on a busy computer, short enough to wait for."""
+MODEL = "llama-3.1-8b"
+
+
+class Rehearsal:
+    """A sandbox in a home of soong's, and what a person does there. A context manager.
+
+    Args:
+        home: soong's folder; `SOONG_HOME` must say the same.
+    """
+
+    def __init__(self, home: Path, *, speed: float = SPEED) -> None:
+        self.home = home
+        self.speed = speed
+
+    def __enter__(self) -> Self:
+        self.running = process.start(self.home / "state" / "sandbox", speed=self.speed)
+        self.set(rate_limit=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill_guardian()
+        process.stop(self.running.files.folder)
+
+    def set(self, **change: Any) -> None:
+        self.running.ask("POST", "settings", change)
+
+    def fault(self, name: str, **about: Any) -> None:
+        self.running.ask("POST", "faults", {"count": 1, "name": name, **about})
+
+    def heal(self) -> None:
+        self.running.ask("DELETE", "faults")
+
+    def skip(self, hours: float) -> None:
+        self.running.ask("POST", "clock", {"skip_seconds": hours * 3600})
+
+    @property
+    def bill(self) -> list[dict[str, Any]]:
+        return list(self.running.ask("GET", "bill")["machines"])
+
+    @property
+    def alive(self) -> list[dict[str, Any]]:
+        """Machines that bill."""
+        return [line for line in self.bill if line["billed_until"] is None]
+
+    @property
+    def ledger(self) -> Ledger:
+        return Ledger(self.home / "state" / "ledger.sqlite")
+
+    def client(self) -> Any:
+        """Somebody else with the account's key: what they do, they do by Lambda's API."""
+        from soong.clouds.sandbox.provider import SandboxProvider
+
+        return SandboxProvider(self.running)
+
+    def spawn(self, *words: str, **environment: str) -> subprocess.Popen[str]:
+        """A soong of its own, as a terminal would start it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "soong.cli", *words],
+            env={**os.environ, **environment},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def kill_guardian(self) -> bool:
+        """`kill -9` of the guardian; whether there was one."""
+        beat = heartbeat.last("sandbox")
+        if beat is None or not heartbeat.is_watching("sandbox"):
+            return False
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(beat.pid, signal.SIGKILL)
+        until(lambda: not heartbeat.is_watching("sandbox"))
+        return True
+
+
+def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait until it is so; fail when it never is."""
+    ends_at = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends_at, "it never came to be so"
+        time.sleep(0.02)

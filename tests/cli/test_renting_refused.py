@@ -1,0 +1,245 @@
+"""What soong does not do, with the exit code that tells a script why; nothing is launched on the way."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.cli.rehearsal import MODEL, until
+from tests.clouds import samples
+from tests.clouds.server import FakeLambda, data, error
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from tests.cli.conftest import Ended
+    from tests.cli.rehearsal import Rehearsal
+
+    Soong = Callable[..., Ended]
+
+WISH = ("start", "--model", MODEL, "--cloud", "sandbox")
+
+
+def test_without_a_terminal_nothing_is_launched_and_nothing_is_left_armed(
+    soong: Soong, rehearsal: Rehearsal
+) -> None:
+    ended = soong(*WISH)
+    assert ended.code == 2
+    assert "give `--yes`" in ended.err
+    assert rehearsal.bill == []
+    assert soong("stop", "--yes").code == 4
+    posts = [one["path"] for one in rehearsal.running.ask("GET", "requests") if one["method"] == "POST"]
+    assert posts == [], "not even a key was added"
+    assert not (rehearsal.home / "state" / "guardian" / "sandbox.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (("--region", "us-west-9"), 4, "there is no region `us-west-9`"),
+        (("--gpu", "gpu_9x_nothing"), 4, "gpu_9x_nothing"),
+        (("--filesystem", "nowhere"), 4, "no filesystem `nowhere`"),
+        (("--cloud", "sandbx"), 4, "did you mean `sandbox`?"),
+        (("--max-price", "0.10"), 5, "no machine for rent holds"),
+        (("--hours", "9"), 2, "over the cap of 8 h"),
+        (("--hours", "0"), 2, "hours"),
+        (("--hours", "-1"), 2, "hours"),
+        (("--max-cost", "0"), 2, "max-cost"),
+        (("--name", "Große Kiste"), 2, "small letters"),
+        (("--wait", "soon"), 2, "--wait"),
+    ],
+)
+def test_what_cannot_be_had(
+    soong: Soong, rehearsal: Rehearsal, words: tuple[str, ...], code: int, said: str
+) -> None:
+    ended = soong(*WISH, "--yes", *words)
+    assert (ended.code, said in ended.err) == (code, True), ended.err
+    assert rehearsal.bill == []
+
+
+def test_commands_on_nothing(soong: Soong, rehearsal: Rehearsal) -> None:
+    for words in (("stop", "--yes"), ("extend", "1", "--yes"), ("ssh",)):
+        assert soong(*words, "--cloud", "sandbox").code == 4
+
+
+def test_without_a_key(soong: Soong) -> None:
+    for words in (("start", "--model", MODEL, "--yes"), ("status",), ("stop", "--yes"), ("doctor",), ("reap",)):
+        ended = soong(*words)
+        assert ended.code == (1 if words == ("doctor",) else 3), words
+        assert "SOONG_LAMBDA_API_KEY" in ended.err + ended.out
+
+
+@pytest.fixture
+def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLambda]:
+    """A Lambda with one A10 free, no machine, and a key of ours that works."""
+    with FakeLambda() as server:
+        monkeypatch.setenv("SOONG_LAMBDA_API_URL", server.url)
+        monkeypatch.setenv("SOONG_LAMBDA_API_KEY", "secret_planted_0123456789abcdef0123456789abcdef.Planted")
+        server.on("GET", "/instances", data([]))
+        server.on("GET", "/instance-types", data(samples.types((samples.instance_type("gpu_1x_a10"), [samples.REGION]))))
+        server.on("GET", "/ssh-keys", data([]))
+        server.on("GET", "/file-systems", data([]))
+        yield server
+        assert server.faults == []
+
+
+def asked_to_change(server: FakeLambda) -> list[str]:
+    return [request.path for request in server.requests if request.method != "GET"]
+
+
+def test_yes_is_no_consent_to_a_long_lease_that_only_this_computer_guards(
+    soong: Soong, cloud: FakeLambda
+) -> None:
+    ended = soong("start", "--model", MODEL, "--hours", "5", "--yes")
+    assert ended.code == 2
+    assert "a lease of 5 h that only this computer guards needs your consent" in ended.err
+    assert "--laptop-only" in ended.err
+    assert asked_to_change(cloud) == []
+
+
+def test_money_that_ends_it_within_four_hours_needs_no_consent(soong: Soong, cloud: FakeLambda) -> None:
+    short = soong("start", "--model", MODEL, "--max-cost", "2")
+    assert "consent" not in short.err
+    assert "without a terminal" in short.err
+    long = soong("start", "--model", MODEL, "--max-cost", "9")
+    assert "consent" in long.err
+    assert asked_to_change(cloud) == []
+
+
+def test_a_guardian_that_cannot_see_the_key_launches_nothing(
+    soong: Soong, cloud: FakeLambda, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from soong.lease import guardian
+    from soong.lease.guardian import mechanisms
+
+    monkeypatch.setattr(guardian, "FIRE_SECONDS", 20.0)
+    monkeypatch.setattr(mechanisms, "of_this_computer", lambda **_: (mechanisms.Process(),))
+    cloud.on("POST", "/ssh-keys", data(samples.SSH_KEY))
+    cloud.on("GET", "/instances", data([]), error("global/invalid-api-key", 401))
+    ended = soong("start", "--model", MODEL, "--yes")
+    assert ended.code == 1
+    assert "no guardian could be armed, so nothing was launched" in ended.err
+    assert "/api/v1/instance-operations/launch" not in asked_to_change(cloud)
+
+
+class Terminal:
+    """soong on a terminal of its own, as a person sees it."""
+
+    def __init__(self, *words: str) -> None:
+        self.master, slave = pty.openpty()
+        line = [sys.executable, "-m", "soong.cli", *words]
+        self.process = subprocess.Popen(line, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
+        os.close(slave)
+        self.seen = ""
+
+    def read_until(self, word: str, seconds: float = 30.0) -> str:
+        ends_at = time.monotonic() + seconds
+        while word not in self.seen:
+            assert time.monotonic() < ends_at, self.seen
+            self._read(0.1)
+        return self.seen
+
+    def type(self, keys: str) -> None:
+        os.write(self.master, keys.encode())
+
+    def end(self, seconds: float = 30.0) -> int:
+        ends_at = time.monotonic() + seconds
+        while self.process.poll() is None:
+            assert time.monotonic() < ends_at, self.seen
+            self._read(0.05)
+        self._read(0.05)
+        os.close(self.master)
+        return self.process.returncode
+
+    def _read(self, seconds: float) -> None:
+        if select.select([self.master], [], [], seconds)[0]:
+            try:
+                self.seen += os.read(self.master, 65536).decode(errors="replace")
+            except OSError:
+                time.sleep(seconds)
+
+
+def test_a_declined_question_is_no_failure(rehearsal: Rehearsal) -> None:
+    terminal = Terminal(*WISH)
+    terminal.read_until("Proceed?")
+    terminal.type("n\r")
+    assert terminal.end() == 0
+    assert "nothing was launched" in terminal.seen
+    assert rehearsal.bill == []
+
+
+def test_ctrl_c_at_the_question(rehearsal: Rehearsal) -> None:
+    terminal = Terminal(*WISH)
+    terminal.read_until("Proceed?")
+    terminal.type("\x03")
+    assert terminal.end() == 130
+    assert rehearsal.bill == []
+
+
+def test_a_watch_ends_by_ctrl_c_and_leaves_the_terminal_as_it_was(soong: Soong, rehearsal: Rehearsal) -> None:
+    import termios
+
+    assert soong(*WISH, "--yes").code == 0
+    terminal = Terminal("status", "--watch")
+    before = termios.tcgetattr(terminal.master)
+    terminal.read_until("Cost so far")
+    os.killpg(terminal.process.pid, 2)
+    terminal._read(0.2)
+    after = termios.tcgetattr(terminal.master)
+    assert terminal.end() == 130
+    assert before == after
+    assert "\x1b[?25l" not in terminal.seen.rpartition("\x1b[?25h")[2]
+
+
+def test_a_stop_that_is_not_shown_is_not_confirmed(soong: Soong, rehearsal: Rehearsal) -> None:
+    assert soong(*WISH, "--yes").code == 0
+    rehearsal.fault("terminate-ignored", count=None)
+    ended = soong("stop", "--yes")
+    assert ended.code == 6
+    assert "STOP NOT CONFIRMED" in ended.err
+    assert "$1.09/h" in ended.err
+    assert "end it by hand at http" in ended.err
+    assert "ending" in soong("status").out
+    extended = soong("extend", "1", "--yes")
+    assert (extended.code, "is being ended" in extended.err) == (2, True)
+    rehearsal.heal()
+    until(lambda: rehearsal.ledger.open_rentals() == ())
+    assert rehearsal.alive == []
+
+
+def test_one_machine_that_does_not_end_lets_no_other_bill_on(soong: Soong, rehearsal: Rehearsal) -> None:
+    rehearsal.fault("slow-terminate", seconds=90000)
+    for name in ("stuck", "other"):
+        assert soong(*WISH, "--yes", "--name", name).code == 0
+    ended = soong("stop", "--all", "--yes", "--json")
+    assert ended.code == 6
+    assert [one["name"] for one in ended.json] == ["other"]
+    assert "STOP NOT CONFIRMED" in ended.err
+
+
+def test_a_port_that_is_taken(soong: Soong, rehearsal: Rehearsal, tmp_path: Path) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = soong(*WISH, "--yes", "--port", str(port))
+    assert (ended.code, f"port {port} of this computer is taken" in ended.err) == (2, True)
+
+
+def test_json_errors_are_one_object(soong: Soong, rehearsal: Rehearsal) -> None:
+    import msgspec
+
+    ended = soong(*WISH, "--yes", "--json", "--region", "mars-1")
+    found: Any = msgspec.json.decode(ended.err)
+    assert ended.out == ""
+    assert found["code"] == "not-found"

@@ -1,0 +1,304 @@
+"""What vLLM does beside weights and cache, against what its source says and logs show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from soong.gpus.gpu import Gpu
+from soong.memory import engines
+from soong.memory.engines import _vllm_budget, _vllm_encoder, _vllm_graphs, _vllm_profile
+from soong.memory.engines._constants import engine_tables, rules
+from soong.memory.engines._facts import Facts
+from soong.memory.footprint import EngineSettings, Footprint, ServedModel, Workload
+from soong.memory.kv_cache import LayerKind
+from soong.models.config_json import Config
+from soong.models.families import read_architecture
+from soong.models.quantization.reading import read_quantization
+from soong.plan.verdict import judge
+
+GIB = 1 << 30
+MIB = 1 << 20
+
+GPT_OSS_20B = {
+    "architectures": ["GptOssForCausalLM"], "model_type": "gpt_oss", "hidden_size": 2880, "intermediate_size": 2880,
+    "num_hidden_layers": 24, "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 64, "vocab_size": 201088,
+    "num_local_experts": 32, "num_experts_per_tok": 4, "sliding_window": 128, "max_position_embeddings": 131072,
+    "layer_types": ["sliding_attention", "full_attention"] * 12, "torch_dtype": "bfloat16",
+    "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": [
+        "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]},
+}  # fmt: skip
+
+QWEN3_14B = {
+    "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 5120, "intermediate_size": 17408,
+    "num_hidden_layers": 40, "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128,
+    "vocab_size": 151936, "max_position_embeddings": 40960, "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+GEMMA2_LIKE = {
+    "architectures": ["Gemma2ForCausalLM"], "model_type": "gemma2", "hidden_size": 2304, "intermediate_size": 9216,
+    "num_hidden_layers": 26, "num_attention_heads": 8, "num_key_value_heads": 4, "head_dim": 256,
+    "vocab_size": 256000, "sliding_window": 4096, "max_position_embeddings": 131072, "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+
+def served(config: dict[str, Any]) -> ServedModel:
+    read = Config(config)
+    architecture = read_architecture(read)
+    quantization = read_quantization(read, dtype=architecture.dtype)
+    return ServedModel(key=str(config["model_type"]), architecture=architecture, quantization=quantization)
+
+
+def a_gpu(gib: float = 79.19, capability: tuple[int, int] = (9, 0), **more: Any) -> Gpu:
+    fields: dict[str, Any] = {
+        "id": "a-card", "name": "A card", "vendor": "nvidia", "label_gb": 80, "memory_bytes": round(gib * GIB),
+        "bandwidth_bytes_per_second": 0, "dense_flops": {}, "compute_capability": capability, "native_formats": (),
+        "interconnect": "NVLink 4", "source": "", "as_of": "",
+    }  # fmt: skip
+    return Gpu(**{**fields, **more})
+
+
+def launched(model: ServedModel, gpu: Gpu, version: str, context: int = 8192, **flags: Any) -> Footprint:
+    settings = EngineSettings(name="vllm", version=version, **flags)
+    return engines.footprint(model, gpu, Workload(context_tokens=context), settings)
+
+
+def facts(**more: Any) -> Facts:
+    fields: dict[str, Any] = {
+        "weights_bytes": 0, "tensor_bytes": 0, "embedding_bytes": 0, "kinds": (), "layers": 32, "hidden_size": 4096,
+        "vocab_size": 128256, "attention_width": 4096, "mlp_width": 14336, "expert_width": 0, "experts_per_token": 0,
+        "mixture": False, "multimodal": False, "vision_parameters": 0, "name": "LlamaForCausalLM",
+    }  # fmt: skip
+    return Facts(**{**fields, **more})
+
+
+def peak_of(model: Facts, version: str, tokens: int, sequences: int) -> _vllm_profile.Activations:
+    constants = rules("vllm", version)
+    encoder = _vllm_encoder.encoder_run(model, tokens, 1)
+    batch = _vllm_profile.Batch(tokens, sequences, processors=132)
+    return _vllm_profile.activations(model, constants, engine_tables()["vllm"]["activations"], batch, encoder)
+
+
+@pytest.mark.parametrize(
+    ("gib", "capability", "name", "version", "batch"),
+    [
+        (79.19, (9, 0), "h100", "0.19.0", (8192, 1024)),
+        (79.25, (8, 0), "a100-80gb", "0.33.0", (2048, 256)),
+        (178.4, (10, 0), "b200", "0.27.0", (8192, 1024)),
+        (178.4, (10, 0), "b200", "0.28.0", (16384, 1024)),
+        (119.6, (12, 1), "gb10", "0.25.1", (2048, 256)),
+        (23.7, (8, 6), "rtx3090", "0.33.0", (2048, 256)),
+    ],
+)
+def test_batches_by_gpu_and_version(
+    gib: float, capability: tuple[int, int], name: str, version: str, batch: tuple[int, int]
+) -> None:
+    assert _vllm_profile.batch_defaults(a_gpu(gib, capability, id=name), rules("vllm", version)) == batch
+
+
+def test_one_gemma_4_video_fits_a_batch() -> None:
+    """Its log on a GB10 prints 14.92 sequences of 262144 tokens, which 2496 tokens in flight give and 2048 do not."""
+    gemma = facts(multimodal=True, model_type="gemma4")
+    assert _vllm_encoder.least_batch_tokens(gemma, rules("vllm", "0.25.1")) == 2496
+    assert _vllm_encoder.least_batch_tokens(gemma, rules("vllm", "0.21.0")) == 0
+    assert _vllm_encoder.least_batch_tokens(facts(), rules("vllm", "0.33.0")) == 0
+
+
+def test_the_sampler_is_what_logs_of_one_model_say() -> None:
+    """Qwen3-14B on an H100 printed peaks of 5.64, 5.64, 2.23 and 2.23 GiB on 0.15, 0.16, 0.17 and 0.18."""
+    qwen = facts(hidden_size=5120, vocab_size=151936, mlp_width=17408, name="Qwen3ForCausalLM")
+    found = [
+        peak_of(qwen, version, 8192, 1024).peak_bytes / GIB
+        for version in ("0.15.0", "0.16.0", "0.17.0", "0.18.0")
+    ]
+    assert found == pytest.approx([5.64, 5.64, 2.23, 2.23], abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("version", "name", "quantized", "mixture", "recurrent", "second"),
+    [
+        ("0.21.0", "Qwen3ForCausalLM", False, False, False, False),
+        ("0.22.0", "Qwen3ForCausalLM", False, False, False, True),
+        ("0.22.0", "Qwen3ForCausalLM", True, False, False, False),
+        ("0.23.0", "LlamaForCausalLM", False, False, False, True),
+        ("0.24.0", "LlamaForCausalLM", True, False, False, True),
+        ("0.24.0", "Gemma2ForCausalLM", False, False, False, False),
+        ("0.25.0", "Gemma2ForCausalLM", False, False, False, True),
+        ("0.26.0", "Qwen3MoeForCausalLM", False, True, False, False),
+        ("0.26.0", "Qwen3_5ForConditionalGeneration", False, False, True, False),
+        ("0.29.0", "Qwen3MoeForCausalLM", True, True, True, True),
+    ],
+)
+def test_which_runner_serves_whom(
+    version: str, name: str, quantized: bool, mixture: bool, recurrent: bool, second: bool
+) -> None:
+    kinds = (LayerKind("state", 4, 0, state_bytes=1 << 20, state_kind="gdn"),) if recurrent else ()
+    model = facts(name=name, quantized=quantized, mixture=mixture, kinds=kinds)
+    assert _vllm_profile.runs_in_second_runner(model, rules("vllm", version)) is second
+
+
+def test_the_second_runner_pays_for_its_sampler_after_the_pool() -> None:
+    """Its profile holds 2 bytes of a logit, its warm-up 14, and its penalties count every token of the vocabulary."""
+    early = peak_of(facts(), "0.24.0", 8192, 1024)
+    assert early.sampler_bytes < 0.36 * GIB < 1.7 * GIB < early.warm_up_bytes
+    assert early.counters_bytes == 1024 * (128256 * 4 + 2 * 128256 // 8)
+    assert early.budgeted_counters_bytes == 0
+    late = peak_of(facts(), "0.27.0", 8192, 1024)
+    assert late.budgeted_counters_bytes == late.counters_bytes
+    assert not _vllm_profile.counts_graphs(facts(), rules("vllm", "0.28.0"))
+    assert _vllm_profile.counts_graphs(facts(), rules("vllm", "0.29.0"))
+
+
+def test_the_first_engine_keeps_a_state_for_every_sequence() -> None:
+    """Nemotron-Nano-9B-v2 on 0.10.1: "Tried to allocate 33.75 GiB" for 27 layers in float32."""
+    nemotron = facts(kinds=(LayerKind("state", 27, 0, state_bytes=128 * 80 * 128 * 4, state_kind="mamba2"),))
+    slots = _vllm_profile.state_slots_bytes(nemotron, rules("vllm", "0.10.1"), 256)
+    assert slots / GIB == 33.75
+    assert _vllm_profile.state_slots_bytes(nemotron, rules("vllm", "0.10.2"), 256) == 0
+
+
+def test_a_mixture_keeps_its_workspace_since_0_13() -> None:
+    mixture = facts(mixture=True, expert_width=768, experts_per_token=8, hidden_size=2048, name="")
+    early, late = peak_of(mixture, "0.12.0", 8192, 1024), peak_of(mixture, "0.13.0", 8192, 1024)
+    assert late.kept_bytes - early.kept_bytes == 8192 * 2 * 8 * (2048 + 2048)
+
+
+@pytest.mark.parametrize(
+    ("limit", "sequences", "captures", "largest"),
+    [(512, 1024, 51 + 51, 512), (1024, 1024, 83 + 83, 1024), (512, 256, 51 + 35, 512), (2, 1, 2 + 1, 2)],
+)
+def test_captures_are_counted_as_logs_do(limit: int, sequences: int, captures: int, largest: int) -> None:
+    """51 and 51 on an H100, 83 and 83 for gpt-oss on it, 51 and 35 on an A100 (start-up logs of 0.19 and 0.24)."""
+    assert _vllm_graphs.captured_graphs(limit, sequences, 256, 2) == (captures, largest)
+
+
+def test_gpt_oss_captures_more() -> None:
+    """1.84 and 1.55 GiB on one and two H100."""
+    found = [
+        launched(served(GPT_OSS_20B), a_gpu(), "0.19.0", tensor_parallel=gpus).cuda_graphs_bytes / GIB
+        for gpus in (1, 2)
+    ]
+    assert found == pytest.approx([1.84, 1.55], abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "mixture", "gib"),
+    [(1, False, 0.51), (1, True, 0.51), (2, False, 1.53), (4, False, 1.55), (2, True, 2.01), (4, True, 2.07)],
+)
+def test_what_a_group_takes_before_the_first_reading(gpus: int, mixture: bool, gib: float) -> None:
+    """Total less free at start, as 29 logs of 0.19 on H100 print them."""
+    found = _vllm_budget.context_bytes(rules("vllm", "0.19.0"), a_gpu(), gpus, mixture=mixture)
+    assert found / GIB == pytest.approx(gib, abs=0.06)
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_a_start_that_failed_does_not_fit(gpus: int) -> None:
+    """gpt-oss-20b at 0.95 on H100: the warm-up found fragments alone, though all of it was less than the GPU."""
+    found = launched(served(GPT_OSS_20B), a_gpu(), "0.19.0", memory_fraction=0.95, tensor_parallel=gpus)
+    assert judge(found)[0] == "tight"
+    assert 0 < found.free_bytes < found.uncertainty_bytes
+
+
+def test_a_start_that_succeeded_is_never_refused() -> None:
+    """Qwen3-14B at 0.95: 41.94 GiB of pool on 0.15, 45.23 on 0.18."""
+    found = [
+        launched(served(QWEN3_14B), a_gpu(), version, memory_fraction=0.95)
+        for version in ("0.15.0", "0.18.0")
+    ]
+    assert [one.kv_pool_bytes / GIB for one in found] == pytest.approx([41.94, 45.23], abs=0.05)
+    assert all(one.starts for one in found)
+
+
+def test_before_pools_of_groups_a_window_was_all_that_was_asked() -> None:
+    """gemma-3-12b on 0.8.4 started with 0.53 of one request's tokens."""
+    small = a_gpu(14)
+    found = launched(served(GEMMA2_LIKE), small, "0.8.4", context=65536, enforce_eager=True)
+    assert found.starts
+    assert found.max_concurrency is not None
+    assert found.max_concurrency < 1
+    assert judge(found)[0] == "tight"
+
+
+def test_a_refusal_within_the_error_is_tight() -> None:
+    model, step = served(QWEN3_14B), 64 * MIB
+    verdicts = [
+        judge(launched(model, a_gpu(memory / MIB / 1024), "0.33.0", context=40960))[0]
+        for memory in range(31 * 1024 * MIB, 46 * 1024 * MIB, step)
+    ]
+    order = {"too-small": 0, "tight": 1, "fits": 2}
+    ranks = [order[verdict] for verdict in verdicts]
+    assert ranks == sorted(ranks)
+    assert set(ranks) == {0, 1, 2}
+    found = launched(model, a_gpu(37.2), "0.33.0", context=40960)
+    if not found.starts:
+        assert found.may_start == (judge(found)[0] == "tight")
+
+
+def test_the_parts_are_the_terms() -> None:
+    model, gpu = served(GPT_OSS_20B), a_gpu()
+    settings = EngineSettings(name="vllm", version="0.19.0", tensor_parallel=2)
+    found = engines.footprint(model, gpu, Workload(context_tokens=8192), settings)
+    parts = engines.parts(model, gpu, Workload(context_tokens=8192), settings)
+    by_name = {part.name: part.size_bytes for part in parts}
+    assert by_name["captures"] + by_name["partial sums"] == found.cuda_graphs_bytes
+    assert by_name["context"] + by_name["libraries"] == found.runtime_bytes
+    assert by_name["sampler"] + by_name.get("kept meanwhile", 0) == found.activations_bytes
+    assert all(part.formula for part in parts)
+
+
+def test_engines_that_do_not_tell_have_no_parts() -> None:
+    settings = EngineSettings(name="sglang", version="0.5.23")
+    assert engines.parts(served(QWEN3_14B), a_gpu(), Workload(context_tokens=8192), settings) == ()
+
+
+def test_an_encoder_may_need_more_than_the_sampler() -> None:
+    """Qwen2.5-VL's largest image: 65536 patches of 1176 numbers, 17 rows of 1280 at the widest."""
+    model = facts(
+        multimodal=True, model_type="qwen2_5_vl", vision_hidden_size=1280, vision_mlp_rows=6840,
+        vision_mlp_width=3420, name="",
+    )  # fmt: skip
+    run = _vllm_encoder.encoder_run(model, 2048, 1)
+    assert run.kept_bytes == 2 * (65536 * 1176 + 16384 * 4096)
+    assert run.peak_bytes == 2 * 65536 * (1176 + 2 * 1280 + 15 * 1280)
+    assert peak_of(model, "0.22.0", 2048, 10).peak_bytes == run.peak_bytes
+
+
+def test_an_unknown_tower_widens_the_error() -> None:
+    known = facts(multimodal=True, model_type="gemma3", vision_hidden_size=1152)
+    other = facts(multimodal=True, model_type="something_new")
+    run = _vllm_encoder.encoder_run(other, 8192, 1)
+    assert not run.known
+    assert _vllm_encoder.encoder_run(known, 8192, 1).known
+    assert _vllm_encoder.encoder_run(facts(), 8192, 1) == (0, 0, True)
+
+
+@pytest.mark.parametrize(
+    ("version", "gpus", "wider"), [("0.9.2", 1, False), ("0.19.0", 2, False), ("0.25.0", 2, True)]
+)
+def test_a_group_not_measured_widens_the_pool(version: str, gpus: int, wider: bool) -> None:
+    """NCCL's share was 2.2 GiB on 0.19 and 0.6 on 0.26: between them either may be."""
+    alone = launched(served(QWEN3_14B), a_gpu(), version)
+    group = launched(served(QWEN3_14B), a_gpu(), version, tensor_parallel=gpus)
+    assert (group.pool_uncertainty_bytes - alone.pool_uncertainty_bytes > GIB) is wider
+
+
+def test_a_given_pool_leaves_its_errors_to_what_stays_free() -> None:
+    model = served(QWEN3_14B)
+    sized = launched(model, a_gpu(), "0.33.0")
+    given = launched(model, a_gpu(), "0.33.0", kv_cache_memory_bytes=sized.kv_pool_bytes)
+    assert given.pool_uncertainty_bytes == 0
+    assert given.uncertainty_bytes > sized.uncertainty_bytes
+
+
+def test_versions_that_nobody_read_are_not_refused_with_certainty() -> None:
+    """Graphs took 1.1 and 3.7 GiB more than computed in two logs of 0.8."""
+    old, read = (
+        launched(served(QWEN3_14B), a_gpu(), version, memory_fraction=0.95, max_num_seqs=256)
+        for version in ("0.8.5", "0.18.0")
+    )
+    assert old.uncertainty_bytes - read.uncertainty_bytes > 3 * GIB
+    eager = launched(
+        served(QWEN3_14B), a_gpu(), "0.8.5", memory_fraction=0.95, max_num_seqs=256, enforce_eager=True
+    )
+    assert old.uncertainty_bytes - eager.uncertainty_bytes > 3 * GIB
