@@ -58,9 +58,15 @@ def test_memory_picks_the_variant_and_is_taken_as_given() -> None:
     assert large.gpu.compute_capability == (8, 0)
 
 
-def test_a_word_of_several_without_memory_is_refused() -> None:
-    with pytest.raises(NotFoundError, match="could be 4 different ones"):
-        candidate(gpu="A100")
+def test_a_word_of_several_without_memory_is_the_smallest_and_says_so() -> None:
+    found = candidate(gpu="A100")
+    assert found.gpu.id == "a100-40gb-sxm4"
+    assert any("the one with least memory" in reason for reason in found.reasons)
+
+
+def test_the_beginning_of_a_name_is_no_name() -> None:
+    with pytest.raises(NotFoundError, match="could be"):
+        candidate(gpu="rtx")
 
 
 def test_any_name_will_do_where_the_memory_is_given() -> None:

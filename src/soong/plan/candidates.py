@@ -32,11 +32,12 @@ _STARTS = {"fits", "tight"}
 
 
 class Machine(NamedTuple):
-    """GPUs side by side, and the offer they come with."""
+    """GPUs side by side, the offer they come with, and what a person must know of how the GPU was chosen."""
 
     gpu: Gpu
     gpu_count: int
     offer: Offer | None
+    note: str = ""
 
 
 class Question(NamedTuple):
@@ -120,7 +121,7 @@ def judged(question: Question, machine: Machine) -> Candidate:
             settings, footprint, verdict, reasons = roomier
     if verdict in _STARTS and support.casts_to_float16:
         verdict, reasons = "tight", (*reasons, "no bf16 on this GPU: the engine casts the model to float16")
-    for remark in (note, _host_note(machine.gpu)):
+    for remark in (note, machine.note, _host_note(machine.gpu)):
         if remark:
             reasons = (*reasons, remark)
     return _made(question, machine, settings, footprint, verdict, reasons)

@@ -202,13 +202,13 @@ def _why_filtered(request: Request) -> str:
 
 def _named_machine(request: Request, offers: Sequence[Offer]) -> Machine:
     """The one machine that `--gpu` or `--gpu-memory` names."""
-    parts = request.tensor_parallel or 1
+    parts, note = request.tensor_parallel or 1, ""
     offer = next((offer for offer in offers if offer.instance_type == request.gpu), None)
     if offer is not None:
         gpu = find_gpu(offer.gpu)
         count = request.gpu_count or offer.gpu_count
     else:
-        gpu = _gpu_of(request)
+        gpu, note = _gpu_of(request)
         count = request.gpu_count or parts * request.pipeline_parallel
         offer = _cheapest_offer(offers, gpu.id, count, request)
     if request.gpu_memory_bytes is not None:
@@ -220,16 +220,25 @@ def _named_machine(request: Request, offers: Sequence[Offer]) -> Machine:
             f"{split} needs more than {count} GPUs",
             hints=(f"--gpu-count {parts * request.pipeline_parallel}",),
         )
-    return Machine(gpu, count, offer if offer is not None and offer.gpu_count == count else None)
+    return Machine(gpu, count, offer if offer is not None and offer.gpu_count == count else None, note)
 
 
-def _gpu_of(request: Request) -> Gpu:
+def _gpu_of(request: Request) -> tuple[Gpu, str]:
+    """The GPU that was named, and a remark where its name stands for several: the smallest is the safe one."""
+    word = request.gpu or ""
     try:
-        return find_gpu(request.gpu or "", memory_bytes=request.gpu_memory_bytes)
-    except NotFoundError:
-        if request.gpu_memory_bytes is None:
-            raise
-        return unknown_gpu(request.gpu or "gpu", request.gpu_memory_bytes)
+        return find_gpu(word, memory_bytes=request.gpu_memory_bytes), ""
+    except NotFoundError as unknown:
+        if request.gpu_memory_bytes is not None:
+            return unknown_gpu(word or "gpu", request.gpu_memory_bytes), ""
+        try:
+            smallest = find_gpu(word, memory_bytes=1)
+        except NotFoundError:
+            raise unknown from None
+        return (
+            smallest,
+            f"`{word}` is the name of several GPUs; taken as {smallest.id}, the one with least memory",
+        )
 
 
 def unknown_gpu(name: str, memory_bytes: int) -> Gpu:
