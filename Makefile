@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo rehearse test check bench tables picture clean
+.PHONY: setup demo rehearse test check bench crash tables picture clean
 
 setup: $(READY)  ## a virtual environment with soong and its tools
 
@@ -41,6 +41,9 @@ bench: setup  ## the tables that the docs quote
 	$(BIN)/python benchmarks/batch.py
 	$(BIN)/python benchmarks/weights.py
 	$(BIN)/python -m benchmarks.accuracy
+
+crash: setup  ## kill soong at every step under every fault; no machine may outlive its lease (takes an hour)
+	$(BIN)/python benchmarks/crash.py
 
 tables: setup  ## compile src/soong/data/*.toml after editing them
 	$(BIN)/python -m soong.tables

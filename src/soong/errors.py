@@ -6,6 +6,7 @@
     ├── CredentialError         3  a key or token is missing or refused
     ├── NotFoundError           4  no such model, GPU or instance
     ├── NothingFitsError        5  nothing fits, or nothing is free
+    ├── LedgerError             1  soong's own record of what it rents cannot be used
     └── RemoteError             6  a service did not answer, or answered nonsense
         └── TimedOutError       7  ... in time
 
@@ -67,6 +68,12 @@ class NothingFitsError(SoongError):
     """Nothing for rent holds the model, or nothing is free."""
 
     code = "nothing-fits"
+
+
+class LedgerError(SoongError):
+    """Soong's own record of what it rents cannot be read or written."""
+
+    code = "ledger"
 
 
 class RemoteError(SoongError):

@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Self
 
 from soong.clouds.sandbox import process
-from soong.lease.guardian import heartbeat
+from soong.lease.guardian import heartbeat, mechanisms
 from soong.lease.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ class Rehearsal:
     def __exit__(self, *_: object) -> None:
         self.kill_guardian()
         process.stop(self.running.files.folder)
+        for started in (*mechanisms._STARTED, *process._STARTED):
+            started.kill()
+            started.wait(timeout=10)
 
     def set(self, **change: Any) -> None:
         self.running.ask("POST", "settings", change)
@@ -83,6 +86,7 @@ class Rehearsal:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            preexec_fn=listens_to_ctrl_c,  # noqa: PLW1509 - no thread runs here
         )
 
     def kill_guardian(self) -> bool:
@@ -94,6 +98,11 @@ class Rehearsal:
             os.kill(beat.pid, signal.SIGKILL)
         until(lambda: not heartbeat.is_watching("sandbox"))
         return True
+
+
+def listens_to_ctrl_c() -> None:
+    """A shell's background job, as these tests may be, ignores it, and so would every process below."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def until(condition: Callable[[], object], seconds: float = 20.0) -> None:

@@ -73,7 +73,9 @@ def test_a_whole_life_for_a_script(soong: Soong, rehearsal: Rehearsal) -> None:
     longer = soong("extend", "1", "box", "--yes", "--json").json
     assert longer["ends_at"] > document["ends_at"]
     bare = soong("--json").json
-    assert bare["rentals"][0]["remaining_seconds"] == pytest.approx(rental["remaining_seconds"] + 3600, abs=900)
+    assert bare["rentals"][0]["remaining_seconds"] == pytest.approx(
+        rental["remaining_seconds"] + 3600, abs=900
+    )
     ended = soong("stop", "box", "--yes", "--json").json
     assert [(one["name"], one["confirmed"]) for one in ended] == [("box", True)]
     spent = soong("costs", "--cloud", "sandbox", "--by", "model", "--json").json
@@ -112,7 +114,10 @@ def test_a_dry_run_launches_nothing_and_shows_the_request(soong: Soong, rehearsa
     shown = soong("start", "--model", MODEL, "--cloud", "sandbox", "--dry-run")
     assert shown.code == 0
     assert "instance_type_name: gpu_1x_a6000" in shown.out
-    assert soong("start", "--model", MODEL, "--cloud", "sandbox", "--dry-run", "-q").out.split()[0] == "gpu_1x_a6000"
+    assert (
+        soong("start", "--model", MODEL, "--cloud", "sandbox", "--dry-run", "-q").out.split()[0]
+        == "gpu_1x_a6000"
+    )
     assert rehearsal.bill == []
     assert [one["path"] for one in rehearsal.running.ask("GET", "requests") if one["method"] == "POST"] == []
 
@@ -133,7 +138,7 @@ def test_the_money_ends_the_lease(soong: Soong, rehearsal: Rehearsal) -> None:
 
 
 def test_a_start_waits_for_room(soong: Soong, rehearsal: Rehearsal) -> None:
-    everywhere = {kind: False for kind in rehearsal_types()}
+    everywhere = dict.fromkeys(rehearsal_types(), False)
     rehearsal.set(capacity=everywhere)
     none = soong(*START)
     assert none.code == 5

@@ -7,6 +7,7 @@ reaper elsewhere that knows nothing but the tags, or the guardian alone.
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -52,6 +53,11 @@ FAULTS: tuple[dict[str, Any], ...] = (
 )
 
 
+def words_of(command: str, name: str) -> list[str]:
+    """The command on a machine of that name: what an earlier run left behind must not be in its way."""
+    return [*COMMANDS[command], *(["--name", name] if command == "start" else [name])]
+
+
 class Run(NamedTuple):
     """One run. killed_at: the step's name, empty where it ran to its end. problems: broken promises, empty if none."""
 
@@ -72,6 +78,7 @@ class Bench:
 
     def __init__(self, home: Path) -> None:
         self.home = home
+        self.numbers = itertools.count()
         kept = ("PATH", "LANG", "PYTHONPATH", "PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV")
         self.environment = {
             **{name: os.environ[name] for name in kept if name in os.environ},
@@ -97,11 +104,12 @@ class Bench:
     def run(self, command: str, fault: dict[str, Any], kill_at: int, ender: Ender) -> Run:
         """One run: the command killed, the clock moved past the end, the ender's chance, the verdict."""
         before = {line["id"] for line in self._bill()}
+        name = f"run-{next(self.numbers)}"
         if command != "start":
-            self.soong(COMMANDS["start"])
+            self.soong(words_of("start", name))
         if fault:
             self.running.ask("POST", "faults", {"count": 1, **fault})
-        steps = self.soong(COMMANDS[command], kill_at=kill_at)
+        steps = self.soong(words_of(command, name), kill_at=kill_at)
         self.running.ask("DELETE", "faults")
         killed = steps[kill_at - 1] if 0 < kill_at <= len(steps) else ""
         problems = [*self._doubled(before), *self._ended(ender, before), *self._unrecorded(before)]
@@ -109,9 +117,10 @@ class Bench:
 
     def steps_of(self, command: str) -> list[str]:
         """The steps of a command that nothing disturbs; what it launched is ended again."""
+        name = f"run-{next(self.numbers)}"
         if command != "start":
-            self.soong(COMMANDS["start"])
-        steps = self.soong(COMMANDS[command])
+            self.soong(words_of("start", name))
+        steps = self.soong(words_of(command, name))
         self.soong(["stop", "--all", "--cloud", "sandbox", "--yes"])
         return steps
 

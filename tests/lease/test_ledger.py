@@ -13,7 +13,7 @@ import pytest
 
 from soong.errors import NotFoundError, SoongError
 from soong.lease.lease import make_lease
-from soong.lease.ledger import Ledger, Rental, held, open_ledger
+from soong.lease.ledger import Ledger, Phase, Rental, clear_held, held, open_ledger
 
 NOW = 1_800_000_000.0
 
@@ -228,3 +228,25 @@ def test_the_users_ledger_stands_in_the_state_directory(
     monkeypatch.setenv("SOONG_HOME", str(tmp_path))
     with open_ledger() as ledger:
         assert ledger.file == tmp_path / "state" / "ledger.sqlite"
+
+
+@pytest.mark.parametrize("later", ["ending", "ended", "refused"])
+def test_a_start_that_finishes_does_not_undo_a_stop(file: Path, later: Phase) -> None:
+    """The stop came from another process while the start was still looking the machine over."""
+    rental = a_rental()
+    with Ledger(file) as ledger:
+        ledger.add(rental)
+        ledger.change(rental.id, "stop-asked", 1.0, phase=later)
+        after = ledger.change(rental.id, "ready", 2.0, phase="ready", address="198.51.100.2")
+        assert (after.phase, after.address) == (later, "198.51.100.2")
+        assert ledger.get(rental.id).phase == later
+
+
+def test_a_lock_is_no_file_afterwards(sealed: Path) -> None:
+    with held("0123456789") as alone, held("0123456789") as second:
+        assert (alone, second) == (True, False)
+    assert list((sealed / "state" / "held").iterdir()) == []
+    with held("0123456789") as again:
+        assert again
+        clear_held(())
+        assert len(list((sealed / "state" / "held").iterdir())) == 1, "one that is held stays"

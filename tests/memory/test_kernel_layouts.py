@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from soong.gpus.catalogue import find_gpu
+from soong.memory import engines
 from soong.memory.dividing import tensor_parallel_problem, version_tuple
+from soong.memory.footprint import EngineSettings, ServedModel
 from soong.memory.weights import WeightShare, weights_per_gpu
 from soong.models.config_json import Config
 from soong.models.families import read_architecture
@@ -113,6 +116,20 @@ def packed_on_loading(shape: dict[str, Any], word: str, version: str, ranks: int
         engine_version=version,
     )
     return share.loaded_bytes / 2**30
+
+
+@pytest.mark.parametrize(
+    ("version", "group", "read"), [("0.31.0", 128, True), ("0.32.0", 128, False), ("0.32.0", -1, True)]
+)
+def test_groups_in_activation_order_are_refused_since_0_32(version: str, group: int, *, read: bool) -> None:
+    stated = {"quant_method": "gptq", "bits": 4, "group_size": group, "desc_act": True, "sym": True}
+    config = Config({**GOLDEN["shapes"]["dense"], "quantization_config": stated})
+    architecture = read_architecture(config)
+    storage = read_quantization(config, dtype=architecture.dtype)
+    model = ServedModel(key=f"{version}{group}", architecture=architecture, quantization=storage)
+    settings = EngineSettings(name="vllm", version=version)
+    problem = engines.supports(model, find_gpu("h100-80gb-sxm5"), settings)
+    assert ("activation order" not in (problem or "")) is read
 
 
 QWEN3_VL_30B = {

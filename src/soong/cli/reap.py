@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import sys
 from typing import TYPE_CHECKING
@@ -10,7 +11,7 @@ import click
 
 from soong.cli import output, text
 from soong.cli.exit_codes import ExitCode
-from soong.errors import SoongError
+from soong.errors import LedgerError, SoongError
 
 if TYPE_CHECKING:
     from soong.cli.account import Account
@@ -57,14 +58,31 @@ def command(
     gc.enable()
     if guardian:
         return _guard(cloud, out, watch=watch)
-    with accounts.opened(cloud, out, settled=False) as account:
-        rows = _reaped(account, owner or account.owner, out, all_owners=all_owners, dry_run=dry_run)
-        out.answer(
-            data=lambda: rows,
-            ids=[row.instance_id for row in rows if row.outcome == "ended"],
-            human=lambda: _page(rows),
-        )
+    try:
+        with accounts.opened(cloud, out, settled=False) as account:
+            rows = _reaped(account, owner or account.owner, out, all_owners=all_owners, dry_run=dry_run)
+    except LedgerError as error:
+        out.say(f"note: {error}; going by the tags alone")
+        rows = _by_the_tags(cloud, owner, out, all_owners=all_owners, dry_run=dry_run)
+    out.answer(
+        data=lambda: rows,
+        ids=[row.instance_id for row in rows if row.outcome == "ended"],
+        human=lambda: _page(rows),
+    )
     return ExitCode.REMOTE if any(row.outcome == "not-confirmed" for row in rows) else ExitCode.DONE
+
+
+def _by_the_tags(
+    cloud: str | None, owner: str | None, out: output.Output, *, all_owners: bool, dry_run: bool
+) -> tuple[Reaped, ...]:
+    """A reaper needs the cloud's key and nothing else: a ledger that is broken must not keep a machine alive."""
+    from soong.clouds import open_provider
+    from soong.launch.reaping import reap
+    from soong.lease.owner import owner as own
+    from soong.settings import config
+
+    provider = open_provider(str(config.value("cloud", flag=cloud)))
+    return reap(provider, owner=owner or own(), all_owners=all_owners, dry_run=dry_run, tell=out.say)
 
 
 def _reaped(
@@ -101,7 +119,10 @@ def _guard(cloud: str | None, out: output.Output, *, watch: bool) -> int:
         with accounts.opened(name, out, settled=False) as account:
             return _guarded(account, watch=watch)
     except SoongError as error:
-        heartbeat.beat(name, nonce=nonce, problem=str(error))
+        with contextlib.suppress(SoongError):
+            heartbeat.beat(name, nonce=nonce, problem=str(error))
+        if isinstance(error, LedgerError):
+            _by_the_tags(name, None, out, all_owners=False, dry_run=False)
         raise
 
 

@@ -288,7 +288,7 @@ def _region(account: Account, wish: Wish, offers: Sequence[Offer]) -> str | None
 
 
 def _terms(account: Account, wish: Wish, plan: Plan, pick: Planned, *, ssh_key_name: str) -> Terms:
-    from soong.launch.boot_script import SCRIPT
+    from soong.launch.boot_script import user_data
     from soong.launch.starting import Terms, hours_of
     from soong.lease.lease import make_lease
     from soong.settings import config
@@ -301,7 +301,7 @@ def _terms(account: Account, wish: Wish, plan: Plan, pick: Planned, *, ssh_key_n
         max_usd=wish.max_usd,
         cap_hours=float(config.value("lease.cap_hours")),
         ssh_key_name=ssh_key_name,
-        user_data=SCRIPT,
+        user_data=lambda lease: user_data(lease, account.provider.clock),
         filesystem_names=(wish.filesystem,) if wish.filesystem else (),
         wait_seconds=wish.wait_hours * 3600,
     )
@@ -328,19 +328,33 @@ def _key(account: Account, out: output.Output, *, yes: bool) -> tuple[LocalKey, 
     from soong.connect import keys
     from soong.settings import config
 
-    local = keys.local_keys(config.value("ssh.key") or "")
+    configured = config.value("ssh.key") or ""
+    local = keys.local_keys(configured)
     found = keys.matching(local, account.provider.ssh_keys())
     if found is not None:
         return found
     if not account.provider.costs_money or yes or prompts.confirm(_key_question(local), out=out):
-        mine = local[0] if local else keys.make_own_key()
-        added = account.provider.add_ssh_key(_key_name(account), mine.public_line)
-        out.say(f"added your public key to the account as `{added.name}`")
-        return mine, added
+        with keys.one_at_a_time():
+            return _key_added(account, configured, out)
     raise CredentialError(
         "none of your SSH keys is in the account, so nothing could reach the machine",
         hints=("the same with `--yes` adds it", "soong configure"),
     )
+
+
+def _key_added(account: Account, configured: str, out: output.Output) -> tuple[LocalKey, SshKey]:
+    """The person's key put into the account, unless another start has just done so."""
+    from soong.connect import keys
+
+    local = keys.local_keys(configured)
+    listed = account.provider.ssh_keys()
+    found = keys.matching(local, listed)
+    if found is not None:
+        return found
+    mine = local[0] if local else keys.make_own_key()
+    added = account.provider.add_ssh_key(_key_name(account, listed), mine.public_line)
+    out.say(f"added your public key to the account as `{added.name}`")
+    return mine, added
 
 
 def _key_question(local: Sequence[LocalKey]) -> str:
@@ -348,8 +362,8 @@ def _key_question(local: Sequence[LocalKey]) -> str:
     return f"None of your SSH keys is in the account. Add {what}?"
 
 
-def _key_name(account: Account) -> str:
-    taken = {key.name for key in account.provider.ssh_keys()}
+def _key_name(account: Account, listed: Sequence[SshKey]) -> str:
+    taken = {key.name for key in listed}
     base = f"soong-{account.owner}"[:58]
     return next(
         name for name in (base, *(f"{base}-{number}" for number in range(2, 1000))) if name not in taken

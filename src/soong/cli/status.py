@@ -29,6 +29,10 @@ WORDS = {
     "refused": ("never launched", "dim"),
 }
 HEADS = ("Name", "Model", "Machine", "Region", "Status", "Up", "Left", "Ends", "$/hour", "Cost so far")
+AT_RIGHT = {"Up", "Left", "$/hour", "Cost so far"}
+SPARED = {"Model", "Region", "Up"}
+"""What a screen of fewer than `WIDE` columns does without."""
+WIDE = 112
 
 
 class Picked(NamedTuple):
@@ -164,7 +168,13 @@ def _table(seen: Seen, rentals: list[Rental]) -> str:
         cost = sum(rental.cost_usd(seen.now) for rental in rentals)
         rows.append(["total", "", "", "", "", "", "", "", f"{rate:.2f}", f"${cost:.2f}"])
     title = "Machines in the sandbox (nothing costs money)" if seen.cloud == "sandbox" else "Machines"
-    return text.table(HEADS, rows, title=title, right=(5, 6, 8, 9))
+    shown = [index for index, head in enumerate(HEADS) if text.screen_width() >= WIDE or head not in SPARED]
+    return text.table(
+        [HEADS[index] for index in shown],
+        [[row[index] for index in shown] for row in rows],
+        title=title,
+        right=[place for place, index in enumerate(shown) if HEADS[index] in AT_RIGHT],
+    )
 
 
 def _row(rental: Rental, now: float) -> list[str]:

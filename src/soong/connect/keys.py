@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from soong.errors import CredentialError, SoongError, UsageError
 from soong.settings import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from soong.launch.provider import SshKey
 
@@ -64,6 +65,20 @@ def local_keys(configured: str = "") -> tuple[LocalKey, ...]:
 def own_key_file() -> Path:
     """The key that soong makes for those who have none."""
     return paths.state_dir() / "ssh" / "id_ed25519"
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """Two starts at once must not both make a key, nor both put it into the account under one name."""
+    import fcntl
+
+    folder = paths.made(own_key_file().parent)
+    descriptor = os.open(folder / ".adding", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def make_own_key() -> LocalKey:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from soong.launch.provider import Instance, Provider
+    from soong.lease.lease import Lease
     from soong.lease.ledger import Ledger
 
 NEXT_CANDIDATE: tuple[str, ...] = ("no-capacity", "wrong-region")
@@ -60,13 +61,18 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     engine_argv: tuple[str, ...] = ()
 
 
+def no_user_data(_: Lease) -> str:
+    """No boot script."""
+    return ""
+
+
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """What the person agreed to.
 
     Attributes:
         name: the person's word for the machine. model: what it is for. owner: the owner's word.
         hours: how long; None when only the cost limits it. max_usd: the most it may cost; None for no limit.
-        cap_hours: the hard end. ssh_key_name: the account's key. user_data: the boot script.
+        cap_hours: the hard end. ssh_key_name: the account's key. user_data: makes the boot script of a lease.
         wait_seconds: how long to wait for room, by the cloud's clock; 0 for one round.
     """
 
@@ -77,7 +83,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     cap_hours: float
     ssh_key_name: str
     max_usd: float | None = None
-    user_data: str = ""
+    user_data: Callable[[Lease], str] = no_user_data
     filesystem_names: tuple[str, ...] = ()
     wait_seconds: float = 0.0
     guards: tuple[str, ...] = ()
@@ -105,6 +111,17 @@ def hours_of(terms: Terms, usd_per_hour: float) -> float:
     if terms.max_usd is None or usd_per_hour <= 0:
         return hours
     return min(hours, terms.max_usd / usd_per_hour)
+
+
+def lease_of(terms: Terms, candidate: Candidate, now: float) -> Lease:
+    """A lease under the terms that starts now, with an id of its own."""
+    return make_lease(
+        owner=terms.owner,
+        now=now,
+        hours=hours_of(terms, candidate.usd_per_hour),
+        cap_hours=terms.cap_hours,
+        lease_id=new_id(),
+    )
 
 
 def start(
@@ -184,7 +201,7 @@ def _launched(
                 ledger,
                 rental,
                 ssh_key_name=terms.ssh_key_name,
-                user_data=terms.user_data,
+                user_data=terms.user_data(rental.lease),
                 filesystems=terms.filesystem_names,
             )
             tell(f"{rental.instance_id} is booting")
@@ -233,15 +250,8 @@ def _undo(provider: Provider, ledger: Ledger, rental_id: str, why: str, tell: Ca
 
 def _intent(provider: Provider, candidate: Candidate, terms: Terms) -> Rental:
     now = provider.clock.now()
-    lease = make_lease(
-        owner=terms.owner,
-        now=now,
-        hours=hours_of(terms, candidate.usd_per_hour),
-        cap_hours=terms.cap_hours,
-        lease_id=new_id(),
-    )
     return Rental(
-        lease=lease,
+        lease=lease_of(terms, candidate, now),
         cloud=provider.cloud,
         account=provider.account,
         name=terms.name,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
-from soong.errors import NotFoundError, SoongError
+from soong.errors import LedgerError, NotFoundError, SoongError
 from soong.lease.lease import SECONDS_PER_HOUR, Lease
 from soong.settings import paths
 
@@ -124,7 +124,7 @@ class Ledger:
         file: where it lies; made, with its folder, when it is not there.
 
     Raises:
-        SoongError: it cannot be made or read; nothing may be launched without it.
+        LedgerError: it cannot be made or read; nothing may be launched without it.
     """
 
     def __init__(self, file: Path) -> None:
@@ -345,7 +345,7 @@ def _explained(file: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        raise SoongError(
+        raise LedgerError(
             f"the ledger cannot be used: {error}",
             why=f"{file}; without it soong launches nothing, since a crash could lose a machine",
             hints=(f"df -h {file.parent}", "choose another place: `export SOONG_HOME=/path/you/can/write`"),

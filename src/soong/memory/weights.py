@@ -152,6 +152,8 @@ def _share(
                 for_a_while = released_bytes(piece.stored, *sides) * times
                 released, held = released + for_a_while, held + for_a_while
                 padding += repacking_bytes(piece.form, *sides) * times
+            if weight.part == "lm_head" and not weight.stored and rank.engine == "vllm":
+                released += held  # an embedder's: the class has a head, the adapter for pooling leaves it out
             parts[weight.part] = parts.get(weight.part, 0) + held
     if rank.engine == "vllm":
         parts["attention"] = parts.get("attention", 0) + _cache_scale_bytes(architecture)

@@ -19,6 +19,9 @@ MOST_PARAMETERS = 10**15
 
 MOST_CONTEXT_TOKENS = 10**9
 
+MOST_LAYERS = 1000
+"""A range of more is none."""
+
 Name = Annotated[str, Meta(min_length=1, max_length=200)]
 Tokens = Annotated[int, Meta(ge=1, le=MOST_CONTEXT_TOKENS)]
 
@@ -30,7 +33,9 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
         quantization: fp32, fp16, bf16, int8, int4, fp8, mxfp4, nvfp4.
         repository: on Hugging Face, as ORG/NAME.
         weights_bytes: of the checkpoint's tensors, where a source states it exactly.
-        quantization_config: how it is packed, as in the repository's config.json; None for plain weights.
+        quantization_config: how it is packed, as in the repository's config.json; None for plain weights. A name of
+            a list may hold a range, `blocks.{0..26}.attn.qkv`, for one name a layer.
+        config: the keys in which the repository's config.json differs from the model's.
         source, as_of: where this row was read, and the day, ISO.
     """
 
@@ -38,6 +43,7 @@ class Format(msgspec.Struct, frozen=True, kw_only=True):
     repository: Name
     weights_bytes: Annotated[int, Meta(ge=1)] | None = None
     quantization_config: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None
     source: str = ""
     as_of: str = ""
 
@@ -59,6 +65,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         gated: whether the repository asks for an agreement first; None where not known for sure.
         config: the keys of config.json that decide sizes; None where a user's row only states a size.
         formats: the repositories that hold it, the default format's first.
+        gguf: repositories with files for llama.cpp, by the file's mixture (Q4_K_M); the one to take first.
         good_for, not_good_for, notes, best_for, use_when, strengths, weaknesses: for people.
         tasks: of reasoning, coding, general, quick, vision.
         released: year and month.
@@ -79,6 +86,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
     gated: bool | None = None
     config: dict[str, Any] | None = None
     formats: tuple[Format, ...] = ()
+    gguf: tuple[Format, ...] = ()
     good_for: tuple[str, ...] = ()
     not_good_for: tuple[str, ...] = ()
     notes: str = ""
@@ -127,10 +135,30 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         """What `config.json` of the serving repository says of sizes; None where only a count is known."""
         if self.config is None:
             return None
+        row = self.serving_format
+        config = {**self.config, **row.config} if row and row.config else self.config
         packed = self.quantization_config
-        return {**self.config, "quantization_config": packed} if packed else self.config
+        return {**config, "quantization_config": unfolded(packed)} if packed else config
 
     def in_format(self, chosen: Format) -> Model:
         """This model with one of its formats as the default."""
         others = tuple(row for row in self.formats if row is not chosen)
         return msgspec.structs.replace(self, quantization=chosen.quantization, formats=(chosen, *others))
+
+
+def unfolded(value: Any) -> Any:
+    """A quantization config with one name a layer where a list of it states a range of them."""
+    if isinstance(value, dict):
+        return {key: unfolded(item) for key, item in value.items()}
+    if not isinstance(value, list | tuple):
+        return value
+    items: list[Any] = []
+    for item in value:
+        head, found, rest = item.partition("{") if isinstance(item, str) else ("", "", "")
+        first, dots, last = rest.partition("}")[0].partition("..")
+        if found and dots and first.isdecimal() and last.isdecimal() and int(last) < MOST_LAYERS:
+            tail = rest.partition("}")[2]
+            items += [f"{head}{layer}{tail}" for layer in range(int(first), int(last) + 1)]
+        else:
+            items.append(unfolded(item))
+    return items

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from soong.models.architecture import Architecture
     from soong.models.gguf import GgufFile
     from soong.models.hub import Progress, Repository
-    from soong.models.model import Model
+    from soong.models.model import Format, Model
     from soong.models.safetensors import TensorInfo
 
 Source = Literal["catalogue", "hub", "folder", "config", "gguf"]
@@ -80,6 +80,7 @@ class ResolvedModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         config: the config.json (or the catalogue's part of it); None for GGUF files and rows without one.
         hf_quant: hf_quant_config.json, where there is one.
         gguf: the file's own table; None for all else.
+        gguf_from: what llama.cpp is given: a file's path, or ORG/NAME:MIXTURE; "" where no GGUF file is known.
         licence, gated: of the repository that is served, from the catalogue or the Hub; "" and None where not known.
         stated_label: the catalogue's word for plain 16-bit weights, which people take for one thing.
     """
@@ -99,6 +100,7 @@ class ResolvedModel(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     config: dict[str, Any] | None = None
     hf_quant: dict[str, Any] | None = None
     gguf: GgufFile | None = None
+    gguf_from: str = ""
     licence: str = ""
     gated: bool | None = None
     stated_label: str = ""
@@ -128,6 +130,7 @@ def resolve(
     quantization: str | None = None,
     allow_network: bool = True,
     progress: Progress | None = None,
+    for_llama_cpp: bool = False,
 ) -> ResolvedModel:
     """The model that a word means.
 
@@ -138,6 +141,7 @@ def resolve(
             catalogue that holds it is preferred, else the format is assumed.
         allow_network: whether the Hub may be asked for what is not on this machine.
         progress: told of the files read from the Hub.
+        for_llama_cpp: of a catalogue model, plan a GGUF file: the catalogue's, else the usual mixture.
 
     Raises:
         UsageError: the word is empty or malformed. ConfigError: a file cannot be used.
@@ -155,7 +159,7 @@ def resolve(
     if "/" in word and os.path.isfile(os.path.join(word, "config.json")):  # noqa: PTH113, PTH118 - no import
         return _from_folder(word, quantization)
     if catalogue.is_known(word):
-        return _from_catalogue(word, quantization)
+        return _from_catalogue(word, quantization, for_llama_cpp=for_llama_cpp)
     if "/" in word:
         return _from_hub(word, quantization, allow_network=allow_network, progress=progress)
     if os.path.isfile(os.path.join(word, "config.json")):  # noqa: PTH113, PTH118
@@ -352,6 +356,7 @@ def _gguf(file: GgufFile, path: str, typed: str, quantization: str | None) -> Re
         weights_basis="headers",
         context_limit_tokens=architecture.context_limit_tokens,
         default_context_tokens=None,
+        gguf_from=path,
         key=_hash(msgspec.json.encode((architecture, storage.label, file.bytes_by_type))),
         gguf=file,
     )
@@ -359,20 +364,22 @@ def _gguf(file: GgufFile, path: str, typed: str, quantization: str | None) -> Re
 
 # ── the catalogue ────────────────────────────────────────────────────────────────────────────────────
 
-_by_word: dict[tuple[str, str | None], ResolvedModel] = {}
+_by_word: dict[tuple[str, str | None, bool], ResolvedModel] = {}
 _built_from: list[tuple[Model, ...]] = []
 """The catalogue that `_by_word` was built from; another one (the user's table changed) empties it."""
 
 
-def _from_catalogue(word: str, quantization: str | None) -> ResolvedModel:
+def _from_catalogue(word: str, quantization: str | None, *, for_llama_cpp: bool) -> ResolvedModel:
     models = catalogue.all_models()
     if not _built_from or _built_from[0] is not models:
         _by_word.clear()
         _built_from[:] = [models]
-    key = (word.lower(), quantization)
+    key = (word.lower(), quantization, for_llama_cpp)
     found = _by_word.get(key)
     if found is None:
-        found = _of_model(catalogue.find_model(word), quantization)
+        model = catalogue.find_model(word)
+        wanted = _mixture_for(model, quantization) if for_llama_cpp else quantization
+        found = _of_model(model, wanted)
         _keep(_by_word, key, found)
     return found
 
@@ -383,6 +390,21 @@ def _keep(kept: dict[Any, Any], key: object, value: object) -> None:
     kept[key] = value
 
 
+USUAL_MIXTURE = "Q4_K_M"
+"""What llama.cpp itself takes from a repository when no file is named: `common/download.cpp` find_best_model."""
+
+NEAREST_MIXTURES = {"int4": "Q4_K_M", "int8": "Q8_0", "mxfp4": "MXFP4_MOE"}
+"""The GGUF file that people mean by a word of the catalogue."""
+
+
+def _mixture_for(model: Model, wanted: str | None) -> str | None:
+    """The mixture to plan for llama.cpp; other words stay as they are, so that the engine can refuse them."""
+    if wanted is not None:
+        return NEAREST_MIXTURES.get(wanted, wanted)
+    held = [row.quantization for row in model.gguf]
+    return USUAL_MIXTURE if USUAL_MIXTURE in held or not held else held[0]
+
+
 def _of_model(model: Model, wanted: str | None) -> ResolvedModel:
     """A row of the catalogue, in the wanted format where a repository of the row holds it."""
     if wanted is not None and not _same_size(wanted, model.quantization):
@@ -391,22 +413,35 @@ def _of_model(model: Model, wanted: str | None) -> ResolvedModel:
             model, wanted = model.in_format(held), None
     elif wanted is not None:
         wanted = None
+    file = next((row for row in model.gguf if wanted and row.quantization == wanted.upper()), None)
+    row = model.serving_format
+    differs = row is not None and row.config is not None  # what the row says of the model is not of this repository
     facts = _Facts(
         id=model.id,
         source="catalogue",
-        serve_from=model.serving_repository or model.id,
+        serve_from=file.repository if file else model.serving_repository or model.id,
+        gguf_from=f"{file.repository}:{_tag(file)}" if file else "",
         licence=model.licence,
-        gated=model.gated if model.serving_repository == model.hf_path else None,
+        gated=model.gated if model.serving_repository == model.hf_path and not file else None,
         default_context_tokens=model.default_context_tokens,
-        context_limit_tokens=model.context_limit_tokens,
-        parameters=model.parameters,
-        active_parameters=model.active_parameters,
+        context_limit_tokens=None if differs else model.context_limit_tokens,
+        parameters=None if differs else model.parameters,
+        active_parameters=None if differs else model.active_parameters,
         word=model.quantization,
-        weights_bytes=model.serving_format.weights_bytes if model.serving_format else None,
+        weights_bytes=row.weights_bytes if row else None,
     )
     if model.serving_config is None:
         return _of_size(facts, wanted or model.quantization)
     return _read(Config(model.serving_config), None, None, facts, wanted)
+
+
+def _tag(file: Format) -> str:
+    """The word by which llama.cpp finds the file: it stands before a dot or dash of its name."""
+    return TAGS.get(file.quantization, file.quantization)
+
+
+TAGS = {"MXFP4_MOE": "mxfp4"}
+"""`gpt-oss-20b-mxfp4.gguf`, as llama.cpp's own tests ask for it (`tests/test-quant-type-selection.cpp`)."""
 
 
 def _of_size(facts: _Facts, word: str) -> ResolvedModel:
@@ -425,6 +460,7 @@ def _of_size(facts: _Facts, word: str) -> ResolvedModel:
         context_limit_tokens=facts.context_limit_tokens,
         default_context_tokens=facts.default_context_tokens,
         key=_hash(msgspec.json.encode((facts.id, parameters, word))),
+        gguf_from=facts.gguf_from,
         licence=facts.licence,
         gated=facts.gated,
     )
@@ -538,6 +574,7 @@ class _Facts(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     source: Source
     serve_from: str
+    gguf_from: str = ""
     licence: str = ""
     gated: bool | None = None
     default_context_tokens: int | None = None
@@ -597,6 +634,7 @@ def _read(
         ),
         config=dict(config.values),
         hf_quant=dict(hf_quant.values) if hf_quant else None,
+        gguf_from=facts.gguf_from,
         licence=facts.licence,
         gated=facts.gated,
         stated_label=facts.word.upper() if facts.word in SIXTEEN_BIT and not storage.formats else "",
@@ -620,9 +658,12 @@ _EMBEDDER = re.compile(r"(?<![a-z])embed(ding|dings|der)?(?![a-z])", re.IGNORECA
 
 
 def without_head(architecture: Architecture) -> Architecture:
-    """The model as engines run it for embeddings: no output projection. Source: vLLM 0.33 `models/adapters.py`."""
-    kept = tuple(weight for weight in architecture.weights if weight.part != "lm_head")
-    return msgspec.structs.replace(architecture, weights=kept)
+    """The model of an embedder's repository, which has no output projection, though the engine's class makes one."""
+    weights = tuple(
+        msgspec.structs.replace(weight, stored=False) if weight.part == "lm_head" else weight
+        for weight in architecture.weights
+    )
+    return msgspec.structs.replace(architecture, weights=weights)
 
 
 def _architecture(config: Config) -> tuple[Architecture | None, UnknownFamilyError | None]:

@@ -62,12 +62,18 @@ class Question(NamedTuple):
             found = self.settings[tensor_parallel] = settings_for(self.request, self.model, tensor_parallel)
         return found
 
+    def source_for(self, settings: EngineSettings) -> str:
+        """What the engine loads; empty where llama.cpp would need a file that nobody is known to offer."""
+        return self.model.gguf_from if settings.name == ENGINE_OF_GGUF else self.model.serve_from
+
     def argv_of(self, settings: EngineSettings) -> tuple[str, ...]:
-        """The command that starts the engine with these flags."""
+        """The command that starts the engine with these flags; empty where there is nothing to load."""
+        if not self.source_for(settings):
+            return ()
         key = (settings.tensor_parallel, settings.memory_fraction)
         found = self.argv.get(key)
         if found is None:
-            found = engines.launch_argv(self.model.serve_from, self.workload, settings)
+            found = engines.launch_argv(self.source_for(settings), self.workload, settings)
             self.argv[key] = found
         return found
 
@@ -121,10 +127,28 @@ def judged(question: Question, machine: Machine) -> Candidate:
             settings, footprint, verdict, reasons = roomier
     if verdict in _STARTS and support.casts_to_float16:
         verdict, reasons = "tight", (*reasons, "no bf16 on this GPU: the engine casts the model to float16")
-    for remark in (note, machine.note, _host_note(machine.gpu)):
-        if remark:
-            reasons = (*reasons, remark)
+    notes = [note, machine.note, _host_note(machine.gpu)]
+    if settings.name == ENGINE_OF_GGUF:
+        notes += _llama_cpp_notes(question, settings, machine.gpu, verdict)
+    reasons = (*reasons, *(remark for remark in notes if remark))
     return _made(question, machine, settings, footprint, verdict, reasons)
+
+
+def _llama_cpp_notes(
+    question: Question, settings: EngineSettings, gpu: Gpu, verdict: Verdict
+) -> tuple[str, ...]:
+    """What llama.cpp can do with a GPU that is too small, and what keeps the command from being given."""
+    served = question.served
+    if served is None:
+        return ()
+    remarks = engines.remarks(served, gpu, question.workload, settings, too_small=verdict == "too-small")
+    return remarks if question.source_for(settings) else (*remarks, NO_FILE)
+
+
+NO_FILE = (
+    "no GGUF file of it is known, so no command: make one with llama.cpp's `convert_hf_to_gguf.py` and"
+    " `llama-quantize`, then plan that file"
+)
 
 
 def _beyond_limit(question: Question) -> str:
@@ -229,6 +253,7 @@ def _tensor_parallel(served: ServedModel, request: Request, gpu_count: int) -> t
 
 def _split(served: ServedModel, request: Request, gpu_count: int) -> tuple[int, str]:
     """How many GPUs share each layer, and a note where that is not all of them; 0 where the asked split cannot be."""
+    # llama.cpp hands out whole layers, so its heads need not divide
     if request.tensor_parallel is not None:
         problem = _split_problem(served, request, request.tensor_parallel)
         return (0, problem) if problem else (request.tensor_parallel, "")

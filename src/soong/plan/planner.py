@@ -18,7 +18,7 @@ from soong.memory.footprint import Workload
 from soong.memory.rule_of_thumb import rule_of_thumb
 from soong.models.resolve import ResolvedModel, resolve
 from soong.offers.snapshot import packaged_offers
-from soong.plan.candidates import Machine, Question, judged, served_model
+from soong.plan.candidates import ENGINE_OF_GGUF, Machine, Question, judged, served_model
 from soong.plan.plan import Candidate, LeftOut, Plan
 
 if TYPE_CHECKING:
@@ -54,7 +54,11 @@ def make_plan(
         RemoteError, CredentialError: the Hub's.
     """
     model = resolve(
-        request.model, quantization=request.quantization, allow_network=allow_network, progress=progress
+        request.model,
+        quantization=request.quantization,
+        allow_network=allow_network,
+        progress=progress,
+        for_llama_cpp=request.engine == ENGINE_OF_GGUF,
     )
     offers = packaged_offers() if offers is None else offers
     workload = Workload(

@@ -291,3 +291,43 @@ def test_nonsense_is_refused_with_a_config_error(model_type: str, changes: dict[
     # Any other error than a ConfigError, which names the key, fails the test.
     with suppress(ConfigError):
         read_architecture(Config(config))
+
+
+def test_a_type_of_its_own_is_read_as_its_class() -> None:
+    values = {**SMALL, "model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+    llama = read_architecture(Config(values))
+    own = read_architecture(Config({**values, "model_type": "somebodys-llama"}))
+    assert own.weights == llama.weights
+    assert own.caches == llama.caches
+    assert own.model_type == "somebodys-llama"
+
+
+def test_a_class_that_is_not_known_stays_refused() -> None:
+    values = {**SMALL, "model_type": "somebodys-own", "architectures": ["SomebodysForCausalLM"]}
+    with pytest.raises(ConfigError, match="does not know the model type"):
+        read_architecture(Config(values))
+
+
+@pytest.mark.parametrize("count", [3, 6])
+@pytest.mark.parametrize("key", ["layer_types", "mlp_layer_types"])
+def test_a_list_of_layers_must_be_as_long_as_the_model_is_deep(key: str, count: int) -> None:
+    values = {**SMALL, "model_type": "llama", key: ["full_attention"] * count}
+    with pytest.raises(ConfigError, match=f"`{key}` names {count} of 4 layers"):
+        read_architecture(Config(values))
+
+
+def test_a_list_may_name_the_draft_layers_too() -> None:
+    values = {**SMALL, "model_type": "llama", "num_nextn_predict_layers": 2, "layer_types": ["x"] * 6}
+    assert read_architecture(Config(values)).caches[0].layers == 4
+
+
+def attention(architecture: Architecture) -> AttentionCache:
+    (cache,) = architecture.caches
+    assert isinstance(cache, AttentionCache)
+    return cache
+
+
+def test_a_window_without_a_list_holds_for_every_layer() -> None:
+    values = {**SMALL, "model_type": "llama", "sliding_window": 512}
+    cache = attention(read_architecture(Config(values)))
+    assert (cache.layers, cache.window) == (4, 512)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from soong.cli import text, times
@@ -99,6 +100,9 @@ def dry_run(plan: Plan, now: Sequence[Candidate], terms: Terms, shown: str, out:
 
 def request_of(candidate: Candidate, terms: Terms) -> dict[str, Any]:
     """The launch as it would be sent; the id and the times are made at the moment of the call."""
+    from soong.launch.starting import lease_of
+
+    script = terms.user_data(lease_of(terms, candidate, time.time()))
     return {
         "instance_type_name": candidate.instance_type,
         "region_name": candidate.region,
@@ -106,7 +110,7 @@ def request_of(candidate: Candidate, terms: Terms) -> dict[str, Any]:
         "name": "soong-<id>-u<end>",
         "tags": ["soong-id", "soong-owner", "soong-launched", "soong-lease", "soong-cap"],
         "file_system_names": list(terms.filesystem_names),
-        "user_data": f"<{len(terms.user_data)} bytes, no secret>",
+        "user_data": f"<{len(script.encode())} bytes, no secret>",
     }
 
 

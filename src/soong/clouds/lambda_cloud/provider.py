@@ -59,7 +59,7 @@ class LambdaProvider:
         self.console_url = console_url or client.service.console_url
         self.costs_money = costs_money
         self.clock = client.clock
-        self.regions = REGIONS
+        self.regions: tuple[str, ...] = REGIONS
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.cloud}, account {self.account})"

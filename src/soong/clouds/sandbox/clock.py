@@ -53,6 +53,11 @@ class SandboxClock:
         self._reading: Reading | None = None
 
     @property
+    def file(self) -> Path:
+        """The file that this clock is read from; a machine of the sandbox reads it too."""
+        return self._path
+
+    @property
     def reading(self) -> Reading:
         """The file's content now."""
         status = os.stat(self._path)  # noqa: PTH116 - asked before each look at the time

@@ -21,7 +21,7 @@ CUDA_VERSION = 12080
 
 KEPT_OFF = (
     "shutdown", "poweroff", "halt", "reboot", "systemctl", "apt", "apt-get", "dpkg", "snap", "ufw", "iptables",
-    "mount", "umount", "useradd", "usermod", "docker", "modprobe", "sysctl",
+    "mount", "umount", "useradd", "usermod", "docker", "modprobe", "sysctl", "wall",
 )  # fmt: skip
 FAILING = ("systemctl", "docker")
 """These say no, so that a script takes its other way; the rest pretends to have worked."""

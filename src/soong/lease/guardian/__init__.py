@@ -79,7 +79,8 @@ def arm(
     for mechanism in mechanisms:
         if not mechanism.is_available():
             continue
-        reason = _tried(mechanism, cloud)
+        with heartbeat.one_at_a_time(cloud):
+            reason = _tried(mechanism, cloud)
         if not reason:
             return mechanism.guard
         reasons.append(f"{mechanism.guard.kind}: {reason}")

@@ -120,20 +120,36 @@ def is_needed(cloud: str) -> bool:
 
 
 @contextmanager
+def one_at_a_time(cloud: str) -> Iterator[None]:
+    """Two that arm at once would each wait for an answer to a question that the other has overwritten."""
+    import fcntl
+
+    with _opened(f"{cloud}.arming") as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _opened(name: str) -> Iterator[int]:
+    descriptor = os.open(paths.made(folder()) / name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
 def _locked(name: str, kind: int) -> Iterator[bool]:
     """Hold a file of the guardian's; False when somebody else's hold does not go with it."""
     import fcntl
 
-    descriptor = os.open(paths.made(folder()) / name, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
+    with _opened(name) as descriptor:
         try:
             fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
             return
         yield True
-    finally:
-        os.close(descriptor)
 
 
 def is_watching(cloud: str) -> bool:

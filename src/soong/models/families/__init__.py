@@ -165,6 +165,7 @@ FAMILIES: dict[str, str] = {
     "llava_next": "llava",
     "llava_next_video": "llava",
     "gemma3n": "gemma3n_vision",
+    "lfm2_vl": "lfm2_vision",
     "minimax_m3_vl": "minimax_vision",
     "mistral3": "llava",
     "mllama": "llama_vision",
@@ -192,6 +193,41 @@ FAMILIES: dict[str, str] = {
 }
 """`model_type` of a config.json to the module that reads it."""
 
+CLASSES: dict[str, str] = {
+    "AquilaForCausalLM": "llama",
+    "BailingMoeForCausalLM": "bailing_moe",
+    "BailingMoeV2ForCausalLM": "bailing_moe_v2",
+    "ChatGLMForConditionalGeneration": "chatglm",
+    "ChatGLMModel": "chatglm",
+    "CohereForCausalLM": "cohere",
+    "DeepseekV2ForCausalLM": "deepseek_v2",
+    "DeepseekV3ForCausalLM": "deepseek_v3",
+    "Gemma2ForCausalLM": "gemma2",
+    "GraniteForCausalLM": "granite",
+    "InternLM2ForCausalLM": "internlm2",
+    "InternLM3ForCausalLM": "internlm3",
+    "LLaMAForCausalLM": "llama",
+    "LlamaForCausalLM": "llama",
+    "MistralForCausalLM": "mistral",
+    "MixtralForCausalLM": "mixtral",
+    "Olmo2ForCausalLM": "olmo2",
+    "PanguEmbeddedForCausalLM": "PanguEmbedded",
+    "PanguUltraMoEForCausalLM": "pangu_ultra_moe",
+    "Phi3ForCausalLM": "phi3",
+    "Qwen2ForCausalLM": "qwen2",
+    "Qwen2MoeForCausalLM": "qwen2_moe",
+    "Qwen3ForCausalLM": "qwen3",
+    "Qwen3MoeForCausalLM": "qwen3_moe",
+    "SolarForCausalLM": "solar",
+    "TeleChat2ForCausalLM": "telechat",
+    "TeleChat3ForCausalLM": "telechat3",
+    "TeleFLMForCausalLM": "teleflm",
+}
+"""Classes that serve model types of any name, and the type whose sizes they read: vLLM 0.32 `models/registry.py`.
+
+A repository with code of its own may call its type what it likes; an engine goes by the class.
+"""
+
 
 class UnknownFamilyError(ConfigError):
     """The config is well formed, but soong has no reader for its model type."""
@@ -209,6 +245,12 @@ def _what_is_known(config: Config) -> str:
     ]
     known = f"it states {', '.join(stated)}; " if stated else ""
     return f"{known}its layers cannot be computed from the config alone"
+
+
+def _family_of_class(config: Config) -> str:
+    """The model type that the config's class would read; empty where that is not known."""
+    names = config.texts("architectures")
+    return CLASSES.get(names[0], "") if names and config.text("model_type") else ""
 
 
 def _nearest_types(model_type: str) -> tuple[str, ...]:
@@ -249,6 +291,9 @@ def read_architecture(config: Config) -> Architecture:
     """
     model_type = config.text("model_type")
     module_name = FAMILIES.get(model_type)
+    if module_name is None and (family := _family_of_class(config)):
+        alike = type(config)({**config.values, "model_type": family}, config.address)
+        return msgspec.structs.replace(read_architecture(alike), model_type=model_type)
     if module_name is None:
         raise UnknownFamilyError(
             f"soong does not know the model type `{model_type}`"
@@ -261,6 +306,7 @@ def read_architecture(config: Config) -> Architecture:
                 " --params 12 --quantization fp16 --context 8192",
             ),
         )
+    check_lists(config)
     module = import_module(f"soong.models.families.{module_name}")
     architecture = cast("Architecture", module.read(config))
     shape = _vision_shape(config)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from soong.models.architecture import StateCache, StateTensor
 from soong.models.families import _blocks, _common, _mla, _moe, _parts
 
@@ -114,8 +116,10 @@ def _experts(
     if not narrow:
         return weights
     down, up = f"{prefix}.routed_expert_down_proj", f"{prefix}.routed_expert_up_proj"
-    weights += _parts.linear(down, narrow, hidden_size, "experts", "replicated", layers=layers)
-    weights += _parts.linear(up, hidden_size, narrow, "experts", "replicated", layers=layers)
+    latent = _parts.linear(down, narrow, hidden_size, "experts", "replicated", layers=layers)
+    latent += _parts.linear(up, hidden_size, narrow, "experts", "replicated", layers=layers)
+    # Never packed: SGLang 0.5.23 `kimi_k3.py` latent_quant_config, and the sum of K3's published files.
+    weights += [msgspec.structs.replace(weight, linear=False) for weight in latent]
     if config.flag("latent_moe_use_norm"):
         weights += _parts.norm(f"{prefix}.routed_expert_norm", narrow, layers=layers)
     return weights

@@ -69,7 +69,12 @@ def _weights(config: Config, kind: str, text_size: int) -> list[Weight]:
         listed = config.values.get("vision_feature_layer")
         width *= len(listed) if isinstance(listed, list) else 1
     weights += _towers.two_linears(
-        projector, width, text_size, text_size, bias=bias, split=kind != "llava_onevision"
+        projector,
+        width,
+        text_size,
+        text_size,
+        bias=bias,
+        split=kind not in {"llava_next_video", "llava_onevision"},
     )
     if kind in {"llava_next", "llava_onevision"}:
         weights.append(_towers.vector("image_newline", text_size, "projector"))

@@ -142,7 +142,7 @@ def _numbered(path: str) -> tuple[str, set[int]]:
 
 def checkpoint_bytes(architecture: Architecture, quantization: Quantization) -> int:
     """Bytes of all tensors of the checkpoint, scales and zero points included, without the files' headers."""
-    total = sum(_stored_bytes(weight, quantization) for weight in architecture.weights)
+    total = sum(_stored_bytes(weight, quantization) for weight in architecture.weights if weight.stored)
     if (
         quantization.kv_cache_dtype == "fp8"
     ):  # a float32 scale for the keys and one for the values of each layer
