@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
@@ -98,6 +100,63 @@ class Rehearsal:
             os.kill(beat.pid, signal.SIGKILL)
         until(lambda: not heartbeat.is_watching("sandbox"))
         return True
+
+
+class Terminal:
+    """soong on a terminal of its own, as a person sees it."""
+
+    def __init__(self, *words: str) -> None:
+        self.master, slave = pty.openpty()
+        line = [sys.executable, "-m", "soong.cli", *words]
+        self.process = subprocess.Popen(
+            line,
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=listens_to_ctrl_c,  # noqa: PLW1509 - no thread runs here
+        )
+        os.close(slave)
+        self.seen = ""
+
+    def read_until(self, word: str, seconds: float = 30.0) -> str:
+        ends_at = time.monotonic() + seconds
+        while word not in self.seen:
+            assert time.monotonic() < ends_at, self.seen
+            self._read(0.1)
+        return self.seen
+
+    def read_on_until(self, word: str, seconds: float = 30.0) -> str:
+        """What comes up to `word`; the next reading begins after it."""
+        before, _, self.seen = self.read_until(word, seconds).partition(word)
+        return before
+
+    def type(self, keys: str) -> None:
+        os.write(self.master, keys.encode())
+
+    def interrupted(self) -> int | None:
+        """Ctrl-C once more: one that arrives while Python cleans up is lost, and a person presses it again."""
+        os.killpg(self.process.pid, 2)
+        ends_at = time.monotonic() + 5.0
+        while self.process.poll() is None and time.monotonic() < ends_at:
+            self._read(0.05)
+        return self.process.poll()
+
+    def end(self, seconds: float = 30.0) -> int:
+        ends_at = time.monotonic() + seconds
+        while self.process.poll() is None:
+            assert time.monotonic() < ends_at, self.seen
+            self._read(0.05)
+        self._read(0.05)
+        os.close(self.master)
+        return self.process.returncode
+
+    def _read(self, seconds: float) -> None:
+        if select.select([self.master], [], [], seconds)[0]:
+            try:
+                self.seen += os.read(self.master, 65536).decode(errors="replace")
+            except OSError:
+                time.sleep(seconds)
 
 
 def listens_to_ctrl_c() -> None:

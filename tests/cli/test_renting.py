@@ -153,6 +153,33 @@ def test_a_start_waits_for_room(soong: Soong, rehearsal: Rehearsal) -> None:
     assert "gpu_1x_a10" in out
 
 
+def test_no_price_is_paid_that_was_not_shown(soong: Soong, rehearsal: Rehearsal) -> None:
+    """The price rises while a start waits: it goes on waiting, and takes the machine at the price that was shown."""
+    rehearsal.set(capacity=dict.fromkeys(rehearsal_types(), False))
+    before = rounds(rehearsal)
+    waiting = rehearsal.spawn(*START, "--wait", "200h")
+    until(lambda: rounds(rehearsal) >= before + 2)
+    rehearsal.set(cents={"gpu_1x_a10": 130})
+    rehearsal.set(capacity={"gpu_1x_a10": True})
+    before = rounds(rehearsal)
+    until(lambda: rounds(rehearsal) >= before + 3)
+    assert rehearsal.bill == []
+    rehearsal.set(cents={"gpu_1x_a10": 129})
+    out, err = waiting.communicate(timeout=60)
+    assert waiting.returncode == 0, err
+    assert "gpu_1x_a10 costs more than was shown by now" in err
+    assert "$1.29/h" in out
+
+
+def test_a_few_types_are_asked_for_and_the_dearest_is_said(soong: Soong, rehearsal: Rehearsal) -> None:
+    shown = soong("start", "--model", MODEL, "--cloud", "sandbox", "--dry-run")
+    assert "up to $3.98 per hour, $15.92" in shown.out
+    request = soong("start", "--model", MODEL, "--cloud", "sandbox", "--dry-run", "--json").json
+    assert max(one["usd_per_hour"] for one in request["candidates"]) == 3.98
+    rehearsal.set(capacity=dict.fromkeys(rehearsal_types(), False) | {"gpu_8x_h100_sxm5": True})
+    assert "gpu_8x_h100_sxm5" in soong("start", "--model", MODEL, "--cloud", "sandbox", "--dry-run").out
+
+
 def rounds(rehearsal: Rehearsal) -> int:
     return sum("instance-types" in one["path"] for one in rehearsal.running.ask("GET", "requests"))
 

@@ -216,8 +216,19 @@ def test_two_computers_on_one_account(
     assert soong("reap", "--cloud", "sandbox").code == 0
     assert len(rehearsal.alive) == 1, "another owner's"
     word = (rehearsal.home / "state" / "owner").read_text().strip()
+    (instance,) = [line["id"] for line in rehearsal.alive]
+    assert soong("stop", "--yes", "--cloud", "sandbox", "--instance-id", instance).code == 4
     assert soong("config", "set", "lease.owner", word).code == 0
-    assert soong("reap", "--cloud", "sandbox").code == 0
+    assert soong("stop", "--yes", "--cloud", "sandbox", "--instance-id", instance, "--json").json == [
+        {
+            "id": rehearsal.ledger.rentals()[0].id,
+            "name": None,
+            "instance_id": instance,
+            "confirmed": True,
+            "evidence": "the cloud lists it as terminated",
+            "cost_usd": None,
+        }
+    ]
     assert rehearsal.alive == []
     monkeypatch.setenv("SOONG_HOME", str(rehearsal.home))
     assert "by somebody else" in soong("status", "--cloud", "sandbox").err

@@ -55,6 +55,17 @@ def test_a_full_disk_does_not_keep_a_machine_alive(
     assert rehearsal.ledger.open_rentals() == ()
 
 
+def test_a_full_disk_does_not_keep_stop_from_ending_a_machine(soong: Soong, rehearsal: Rehearsal) -> None:
+    assert soong(*START).code == 0
+    rehearsal.kill_guardian()
+    (billed,) = rehearsal.alive
+    ended = limited(("stop", "--yes", "--cloud", "sandbox"), 100)
+    assert ended.returncode == 0, ended.stderr
+    assert "going by the tags alone" in ended.stderr
+    assert f"{billed['id']} is gone" in ended.stdout
+    assert rehearsal.alive == []
+
+
 def test_a_home_that_cannot_be_written(soong: Soong, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOONG_HOME", "/proc/soong")
     for words in (START, ("status", "--cloud", "sandbox"), ("stop", "--yes", "--cloud", "sandbox")):

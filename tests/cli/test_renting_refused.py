@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import pty
-import select
-import subprocess
-import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from soong.lease.guardian import mechanisms
-from tests.cli.rehearsal import MODEL, listens_to_ctrl_c, until
+from tests.cli.rehearsal import MODEL, Terminal, until
 from tests.clouds import samples
 from tests.clouds.server import FakeLambda, data, error
 
@@ -138,64 +132,24 @@ def test_a_guardian_that_cannot_see_the_key_launches_nothing(
     assert "/api/v1/instance-operations/launch" not in asked_to_change(cloud)
 
 
-class Terminal:
-    """soong on a terminal of its own, as a person sees it."""
-
-    def __init__(self, *words: str) -> None:
-        self.master, slave = pty.openpty()
-        line = [sys.executable, "-m", "soong.cli", *words]
-        self.process = subprocess.Popen(
-            line,
-            stdin=slave,
-            stdout=slave,
-            stderr=slave,
-            start_new_session=True,
-            preexec_fn=listens_to_ctrl_c,  # noqa: PLW1509 - no thread runs here
-        )
-        os.close(slave)
-        self.seen = ""
-
-    def read_until(self, word: str, seconds: float = 30.0) -> str:
-        ends_at = time.monotonic() + seconds
-        while word not in self.seen:
-            assert time.monotonic() < ends_at, self.seen
-            self._read(0.1)
-        return self.seen
-
-    def type(self, keys: str) -> None:
-        os.write(self.master, keys.encode())
-
-    def interrupted(self) -> int | None:
-        """Ctrl-C once more: one that arrives while Python cleans up is lost, and a person presses it again."""
-        os.killpg(self.process.pid, 2)
-        ends_at = time.monotonic() + 5.0
-        while self.process.poll() is None and time.monotonic() < ends_at:
-            self._read(0.05)
-        return self.process.poll()
-
-    def end(self, seconds: float = 30.0) -> int:
-        ends_at = time.monotonic() + seconds
-        while self.process.poll() is None:
-            assert time.monotonic() < ends_at, self.seen
-            self._read(0.05)
-        self._read(0.05)
-        os.close(self.master)
-        return self.process.returncode
-
-    def _read(self, seconds: float) -> None:
-        if select.select([self.master], [], [], seconds)[0]:
-            try:
-                self.seen += os.read(self.master, 65536).decode(errors="replace")
-            except OSError:
-                time.sleep(seconds)
-
-
 def test_a_declined_question_is_no_failure(rehearsal: Rehearsal) -> None:
     terminal = Terminal(*WISH)
     terminal.read_until("Proceed?")
     terminal.type("n\r")
     assert terminal.end() == 0
     assert "nothing was launched" in terminal.seen
+    assert rehearsal.bill == []
+
+
+def test_a_price_that_rises_after_the_question_is_asked_again(rehearsal: Rehearsal) -> None:
+    terminal = Terminal(*WISH, "--gpu", "gpu_1x_a10")
+    terminal.read_until("Proceed?")
+    rehearsal.set(cents={"gpu_1x_a10": 145})
+    terminal.type("y")
+    terminal.read_on_until("gpu_1x_a10 now costs $1.45/h, and $1.29/h was shown")
+    terminal.read_until("(y/N)")
+    terminal.type("n")
+    assert terminal.end() == 0
     assert rehearsal.bill == []
 
 

@@ -18,7 +18,7 @@ from soong.gpus.gpu import Gpu
 from soong.memory import engines
 from soong.memory.engines import llama_cpp
 from soong.memory.engines._ggml_alloc import Graph
-from soong.memory.engines._llama_weights import gpu_of_layer, weights_by_gpu
+from soong.memory.engines._llama_weights import gpu_of_layer, layer_bytes, weights_by_gpu
 from soong.memory.footprint import EngineSettings, Footprint, ServedModel, Workload
 from soong.models.config_json import Config
 from soong.models.families import read_architecture
@@ -250,9 +250,127 @@ class TestRules:
         workload = Workload(context_tokens=1000, sequences=2, kv_dtype="fp8")
         argv = engines.launch_argv("model.gguf", workload, settings())
         assert argv == (
-            "llama-server", "--model", "model.gguf", "--n-gpu-layers", "999", "--ctx-size", "2048", "--parallel", "2",
+            "llama-server", "--model", "model.gguf", "--n-gpu-layers", "999", "--split-mode", "none",
+            "--ctx-size", "2048", "--parallel", "2",
             "--cache-type-k", "q8_0", "--cache-type-v", "q8_0", "--flash-attn", "on",
         )  # fmt: skip
+
+    def test_a_hub_repository_loads_no_tower_and_several_gpus_share_evenly(self) -> None:
+        argv = engines.launch_argv(
+            "ORG/NAME-GGUF:Q4_K_M", Workload(context_tokens=1000), settings(tensor_parallel=3)
+        )
+        assert argv[1:4] == ("--hf-repo", "ORG/NAME-GGUF:Q4_K_M", "--no-mmproj")
+        assert argv[argv.index("--tensor-split") + 1] == "1,1,1"
+
+    def test_a_micro_batch_beyond_the_batch_widens_the_batch(self) -> None:
+        flags = settings(max_num_batched_tokens=4096)
+        argv = engines.launch_argv("model.gguf", Workload(context_tokens=8192), flags)
+        assert argv[argv.index("--batch-size") + 1] == argv[argv.index("--ubatch-size") + 1] == "4096"
+
+    @pytest.mark.parametrize("kv_dtype", ["auto", "bfloat16", "float16", "fp8"])
+    def test_the_parser_knows_every_flag(self, kv_dtype: str) -> None:
+        workload = Workload(context_tokens=4096, sequences=3, kv_dtype=kv_dtype)
+        for gpus in (1, 2):
+            flags = settings(tensor_parallel=gpus, max_num_batched_tokens=4096)
+            argv = engines.launch_argv("ORG/NAME-GGUF:Q4_K_M", workload, flags)
+            left = list(argv[1:])
+            while left:
+                flag = left.pop(0)
+                assert flag in ARGUMENTS
+                if ARGUMENTS[flag]:
+                    assert re.fullmatch(ARGUMENTS[flag], left.pop(0)), flag
+
+    def test_a_build_before_the_rules_says_so_and_is_less_certain(self) -> None:
+        model, workload, gpu = of_config("llama-8b", **LLAMA_8B), Workload(context_tokens=4096), a_gpu()
+        old, new = settings(version="b4000"), settings()
+        assert "b6325" in engines.remarks(model, gpu, workload, old, lacking=None)[0]
+        assert engines.remarks(model, gpu, workload, new, lacking=None) == ()
+        before, after = (engines.footprint(model, gpu, workload, one) for one in (old, new))
+        assert before.uncertainty_bytes > after.uncertainty_bytes + before.kv_pool_bytes
+
+
+ARGUMENTS = {
+    "--model": ".+", "--hf-repo": r"[^/]+/[^/:]+(:\w+)?", "--no-mmproj": "", "--n-gpu-layers": r"\d+|auto|all",
+    "--split-mode": "none|layer|row|tensor", "--tensor-split": r"[\d.]+([,/][\d.]+)*", "--ctx-size": r"\d+",
+    "--parallel": r"[1-9]\d*", "--batch-size": r"\d+", "--ubatch-size": r"\d+",
+    "--cache-type-k": "f32|f16|bf16|q8_0|q4_0|q4_1|iq4_nl|q5_0|q5_1",
+    "--cache-type-v": "f32|f16|bf16|q8_0|q4_0|q4_1|iq4_nl|q5_0|q5_1", "--flash-attn": "on|off|auto",
+}  # fmt: skip
+"""Flags and the values that they take: `common/arg.cpp` of ggml-org/llama.cpp@0c1e57098 (build 10662)."""
+
+PARTLY = [
+    ("llama", 2, 753.36, 128.0, 257.0),
+    ("llama", 3, 974.39, 256.0, 257.0),
+    ("gptoss", 3, 1450.38, 65.5, 277.87),
+    ("qwen3moe", 3, 1579.59, 128.0, 348.0),
+    ("phi3", 3, 329.37, 768.0, 456.69),
+]
+"""`--n-gpu-layers`, and the buffers in MiB that the same llama.cpp printed for the GPU at 32,768 tokens."""
+
+
+class TestSomeLayersOnTheCpu:
+    @pytest.mark.parametrize(("name", "count", "model_mib", "kv_mib", "compute_mib"), PARTLY)
+    def test_layers_count_from_the_back(
+        self, folder: Path, name: str, count: int, model_mib: float, kv_mib: float, compute_mib: float
+    ) -> None:
+        model = served(written(folder, BY_NAME[name]))
+        found = layer_bytes(model.architecture, model.quantization)
+        assert sum(found[-count:]) / MIB == pytest.approx(model_mib, abs=0.05)
+
+    @pytest.mark.parametrize(("name", "count", "model_mib", "kv_mib", "compute_mib"), PARTLY)
+    def test_what_is_said_to_fit_does(
+        self, folder: Path, name: str, count: int, model_mib: float, kv_mib: float, compute_mib: float
+    ) -> None:
+        """On a GPU that just lacks room for so many layers, fewer are named; with a layer's room to spare, as many."""
+        model, workload = served(written(folder, BY_NAME[name])), Workload(context_tokens=32768)
+        taken = engines.footprint(model, a_gpu(), workload, settings()).runtime_bytes
+        need = taken + (model_mib + kv_mib + compute_mib) * MIB
+        assert said(model, (need - MIB) / GIB, workload) < count
+        spare = max(layer_bytes(model.architecture, model.quantization)) + kv_mib * MIB
+        roomy = said(model, (need + spare) / GIB, workload)
+        assert roomy >= count
+
+    def test_nothing_is_said_where_not_even_the_output_fits(self, folder: Path) -> None:
+        model, workload = served(written(folder, BY_NAME["llama"])), Workload(context_tokens=32768)
+        assert said(model, 0.9, workload) == 0
+
+
+def said(model: ServedModel, gib: float, workload: Workload) -> int:
+    """The layers that a plan names; all of them where the model fits whole."""
+    gpu = a_gpu(gib)
+    whole = engines.footprint(model, gpu, workload, settings())
+    if whole.starts:
+        return 999
+    remarks = engines.remarks(model, gpu, workload, settings(), lacking=whole)
+    found = re.search(r"-ngl (\d+)", " ".join(remarks))
+    return int(found[1]) if found else 0
+
+
+class TestExplained:
+    @pytest.mark.parametrize("gpus", [1, 2])
+    @pytest.mark.parametrize("row", MODELS, ids=list(BY_NAME))
+    def test_every_section_adds_up(self, folder: Path, row: dict[str, Any], gpus: int) -> None:
+        model, workload = (
+            served(written(folder, row)),
+            Workload(context_tokens=6000, sequences=3, kv_dtype="fp8"),
+        )
+        found = engines.footprint(model, a_gpu(), workload, settings(tensor_parallel=gpus))
+        lines = llama_cpp.explained(model, workload, settings(tensor_parallel=gpus))
+        sums: dict[str, int] = {}
+        for line in lines:
+            sums[line.section] = sums.get(line.section, 0) + line.size_bytes
+        assert sums["weights"] == found.weights_bytes
+        assert sums.get("cache", 0) == found.kv_pool_bytes
+        assert sums.get("state", 0) == found.state_bytes
+        assert sums["compute"] == found.activations_bytes
+        assert sums["runtime"] == found.runtime_bytes
+
+    def test_what_stays_on_the_host_is_what_it_prints(self, folder: Path) -> None:
+        """ "CPU_Mapped model buffer size = 532.31 MiB"."""
+        model = served(written(folder, BY_NAME["llama"]))
+        lines = llama_cpp.explained(model, Workload(context_tokens=4096), settings())
+        host = sum(line.size_bytes for line in lines if line.section == "host")
+        assert host / MIB == pytest.approx(532.31, abs=PRINTED_MIB)
 
 
 class TestAllocator:

@@ -200,3 +200,12 @@ def test_a_long_list_of_modules_is_read_and_asked_quickly() -> None:
     for weight in weights:
         found.spread(weight)
     assert time.perf_counter() - start < 0.02
+
+
+@pytest.mark.parametrize(
+    ("stated", "cache"), [("static", ""), ("FP8", "fp8"), ({"num_bits": 8, "type": "float"}, "fp8")]
+)
+def test_a_cache_is_fp8_where_engines_read_that_from_the_config(stated: object, cache: str) -> None:
+    section = {"quant_method": "fp8", "activation_scheme": "static", "kv_cache_scheme": stated}
+    config = Config({"model_type": "cohere", "quantization_config": section})
+    assert read_quantization(config, dtype="bfloat16").kv_cache_dtype == cache

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
@@ -36,7 +37,7 @@ def program(name: str) -> Path:
 @functools.cache
 def old_python() -> str:
     """Python 3.10, the oldest that a machine may have; else the one that runs the tests."""
-    known = (Path.home() / ".pyenv" / "versions").glob("3.10*/bin/python3")
+    known = Path(pwd.getpwuid(os.getuid()).pw_dir, ".pyenv", "versions").glob("3.10*/bin/python3")
     for found in (shutil.which("python3.10"), *(str(path) for path in known)):
         if (
             found
@@ -46,14 +47,14 @@ def old_python() -> str:
     return sys.executable
 
 
-def eventually(look: Callable[[], Any], what: str = "it") -> Any:
-    """What `look` gives once it gives something; fails after half a minute."""
-    deadline = time.monotonic() + PATIENCE_SECONDS
+def eventually(look: Callable[[], Any], what: str = "it", seconds: float = PATIENCE_SECONDS) -> Any:
+    """What `look` gives once it gives something; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if found := look():
             return found
         time.sleep(0.02)
-    pytest.fail(f"{what} did not happen within {PATIENCE_SECONDS:g} s")
+    pytest.fail(f"{what} did not happen within {seconds:g} s")
 
 
 def get(port: int, path: str) -> Any:

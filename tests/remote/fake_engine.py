@@ -93,8 +93,8 @@ class Handler(BaseHTTPRequestHandler):
                 json.dumps({"bytes": len(body), "sha256": digest, "headers": dict(self.headers)}).encode()
             )
 
-    do_PUT = do_POST
-    do_OPTIONS = do_DELETE = do_HEAD = do_GET
+    do_PUT = do_POST  # noqa: N815
+    do_OPTIONS = do_DELETE = do_HEAD = do_GET  # noqa: N815
 
     def body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") == "chunked":

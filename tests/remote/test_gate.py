@@ -10,6 +10,8 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,7 +20,6 @@ from tests.remote.conftest import KEY, eventually, get, old_python, program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 PATHS = [
     "/",
@@ -148,7 +149,7 @@ def test_pieces_come_as_they_are_made(gate: int) -> None:
     connection.close()
     assert len(arrived) == 5
     assert arrived[-1] - arrived[0] > 0.6
-    assert max(later - earlier for earlier, later in zip(arrived, arrived[1:], strict=False)) < 0.6
+    assert max(later - earlier for earlier, later in pairwise(arrived)) < 0.6
 
 
 def test_the_official_client_is_served(gate: int) -> None:
@@ -161,9 +162,9 @@ def test_the_official_client_is_served(gate: int) -> None:
             assert said.choices[0].message.content == "0 1 2 3"
         stream = client.chat.completions.create(**asked, stream=True, extra_body={"chunks": 4})
         assert [chunk.choices[0].delta.content for chunk in stream] == ["0", "1", "2", "3"]
-    with openai.OpenAI(base_url=f"http://127.0.0.1:{gate}/v1", api_key="wrong", max_retries=0) as client:
-        with pytest.raises(openai.AuthenticationError):
-            client.models.list()
+    client = openai.OpenAI(base_url=f"http://127.0.0.1:{gate}/v1", api_key="wrong", max_retries=0)
+    with client, pytest.raises(openai.AuthenticationError):
+        client.models.list()
 
 
 def test_bodies_of_both_kinds_arrive_whole(gate: int) -> None:
@@ -357,7 +358,7 @@ def test_two_hundred_streams_at_once(gate: int) -> None:
 
 def test_it_listens_on_the_loopback_alone(gate: int) -> None:
     listening = f"{gate:04X}"
-    lines = open("/proc/net/tcp").read().splitlines()[1:]  # noqa: PTH123, SIM115 - Linux alone has it
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
     addresses = {line.split()[1].split(":")[0] for line in lines if line.split()[1].endswith(f":{listening}")}
     assert addresses == {"0100007F"}
 

@@ -73,10 +73,14 @@ def chosen_cloud(flag: str | None, ledger: Ledger | None) -> str:
 
 
 def tidy(ledger: Ledger) -> None:
-    """Drop pinned keys and host entries of machines that are gone, whoever ended them."""
-    from soong.connect import ssh
+    """Drop keys, host entries and tunnels of machines that are gone, whoever ended them."""
+    from soong.connect import ssh, tunnel
+    from soong.serve import secrets
 
-    ssh.keep_only({rental.id for rental in ledger.open_rentals()})
+    mine = {rental.id for rental in ledger.open_rentals()}
+    ssh.keep_only(mine)
+    secrets.keep_only(mine)
+    tunnel.keep_only(mine)
 
 
 def clock_of(cloud: str) -> Clock:

@@ -14,6 +14,7 @@ from soong.errors import CredentialError, SoongError, UsageError
 
 if TYPE_CHECKING:
     from soong.launch.provider import Provider
+    from soong.offers.offer import Offer
 
 SUGGESTED = (
     "llama-3.1-8b",
@@ -31,7 +32,7 @@ SUGGESTED = (
     "  soong configure --key-command 'op read op://Private/Lambda/key' --model llama-3.1-8b\n"
     "  soong configure --key-stdin --ssh-include < key.txt\n",
 )
-@click.option("--cloud", type=click.Choice(["lambda", "sandbox"]), help="Where to rent.")
+@click.option("--cloud", help="Where to rent: lambda, or sandbox.")
 @click.option(
     "--key-stdin", is_flag=True, help="Read the API key from stdin and keep it in a file of your own."
 )
@@ -40,6 +41,9 @@ SUGGESTED = (
 @click.option("--hours", help="How long a lease is when not said.")
 @click.option("--cap-hours", help="The longest a lease can ever become.")
 @click.option("--ssh-key", help="Your SSH key.")
+@click.option(
+    "--add-ssh-key", is_flag=True, help="Put your SSH key into the account, where none of yours is there."
+)
 @click.option("--ssh-include", is_flag=True, help="Let `ssh soong-NAME` work: one line in ~/.ssh/config.")
 @click.option("--reaper", help="Where a reaper runs that does not need this computer, in your words.")
 @output.options
@@ -52,11 +56,17 @@ def command(
     hours: str | None,
     cap_hours: str | None,
     ssh_key: str | None,
+    add_ssh_key: bool,
     ssh_include: bool,
     reaper: str | None,
     out: output.Output,
 ) -> int:
     """Set up renting: the key, and whether it works; the model, the lease, SSH, and who ends a forgotten machine."""
+    from soong.clouds import check_name
+    from soong.settings import config
+
+    if cloud is not None:
+        check_name(cloud)
     given = {
         "cloud": cloud,
         "lambda.api_key_command": key_command,
@@ -67,35 +77,63 @@ def command(
         "lease.reaper": reaper,
     }
     changes = {key: value for key, value in given.items() if value is not None}
-    if not (changes or key_stdin or ssh_include):
+    if not (changes or key_stdin or add_ssh_key or ssh_include):
         if not out.can_ask:
             raise UsageError(
                 "nothing to configure, and nobody to ask",
                 hints=("soong configure --key-stdin < key.txt", "soong config set model llama-3.1-8b"),
             )
         return _tour(out)
-    _apply(changes, key_stdin=key_stdin, ssh_include=ssh_include, out=out)
+    _apply(changes, key_stdin=key_stdin, out=out)
+    if add_ssh_key:
+        _add_ssh_key(_checked_provider(str(config.value("cloud")), out), out)
+    if ssh_include:
+        _include(out)
     _answer(out)
     return ExitCode.DONE
 
 
-def _apply(changes: dict[str, str], *, key_stdin: bool, ssh_include: bool, out: output.Output) -> None:
+def _apply(changes: dict[str, str], *, key_stdin: bool, out: output.Output) -> None:
     from soong.settings import config
 
     if key_stdin:
         _keep_key(sys.stdin.read(), out)
     for key, value in changes.items():
         config.set_value(key, value)
-    if key_stdin or "lambda.api_key_command" in changes:
+    if "lambda.api_key_command" in changes:
         _checked_provider("lambda", out)
-    if ssh_include:
-        _include(out)
 
 
-def _keep_key(text: str, out: output.Output) -> None:
-    from soong.settings.secrets import store_lambda_api_key
+def _keep_key(text: str, out: output.Output) -> Provider:
+    """Try a key and keep it. One that is refused is not kept: it would take the place of one that works.
 
-    out.say(f"the key is kept in {store_lambda_api_key(text.strip())}, readable by you alone")
+    Raises:
+        CredentialError: it was refused. RemoteError: it could not be tried; it is kept.
+    """
+    from soong.clouds.lambda_cloud.client import LambdaClient
+    from soong.clouds.lambda_cloud.provider import LambdaProvider
+    from soong.errors import RemoteError
+    from soong.settings import config
+    from soong.settings.secrets import store_lambda_api_key, typed_lambda_api_key
+
+    url, scheme = config.value("lambda.api_url"), config.value("lambda.auth")
+    provider = LambdaProvider(LambdaClient(typed_lambda_api_key(text), url=url, scheme=scheme))
+    try:
+        _tried(provider, out)
+    except RemoteError:
+        out.say(f"the key was not tried, and is kept in {store_lambda_api_key(text)}")
+        raise
+    out.say(f"it is kept in {store_lambda_api_key(text)}, readable by you alone")
+    if config.unset_value("lambda.api_key_command"):
+        out.say("lambda.api_key_command is unset: its key would win")
+    return provider
+
+
+def _tried(provider: Provider, out: output.Output) -> None:
+    count = len(provider.ssh_keys())
+    out.say(
+        f"the key works: {provider.cloud} answers, {count} SSH key{'' if count == 1 else 's'} in the account"
+    )
 
 
 def _checked_provider(cloud: str, out: output.Output) -> Provider:
@@ -103,10 +141,7 @@ def _checked_provider(cloud: str, out: output.Output) -> Provider:
     from soong.clouds import open_provider
 
     provider = open_provider(cloud)
-    keys = provider.ssh_keys()
-    out.say(
-        f"the key works: {cloud} answers, {len(keys)} SSH key{'' if len(keys) == 1 else 's'} in the account"
-    )
+    _tried(provider, out)
     return provider
 
 
@@ -120,57 +155,114 @@ def _tour(out: output.Output) -> int:
     cloud = prompts.ask_choice("Where do you want to rent?", places, out=out, option="--cloud")
     config.set_value("cloud", cloud)
     provider = _ask_key(out) if cloud == "lambda" else _checked_provider(cloud, out)
-    config.set_value("model", _ask_model(out))
-    hours = prompts.ask_text("Hours of a lease, when you do not say?", out=out, option="--hours", default="4")
-    config.set_value("lease.hours", hours)
-    cap = prompts.ask_text(
-        "The most hours a lease may ever become?", out=out, option="--cap-hours", default="8"
-    )
-    config.set_value("lease.cap_hours", cap)
+    config.set_value("model", _ask_model(provider, out))
+    _ask_hours(out)
     _ask_ssh(provider, out)
     _ask_guards(provider, out)
     _answer(out)
     return ExitCode.DONE
 
 
-def _ask_key(out: output.Output) -> Provider:
-    """A key that works: the one that is there, or one that is typed (never shown) or read by a command."""
+def _ask_hours(out: output.Output) -> None:
+    """How long leases are, and may become; what is set already is offered first."""
+    from soong import units
     from soong.settings import config
 
+    def parsed(text: str) -> float:
+        return units.parse_hours(text, what="hours")
+
+    def at_least_a_lease(text: str) -> None:
+        if parsed(text) < parsed(hours):
+            raise UsageError(f"a lease is {hours} h already: the cap cannot be less")
+
+    question = "Hours of a lease, when you do not say?"
+    default = f"{config.value('lease.hours'):g}"
+    hours = prompts.ask_text(question, out=out, option="--hours", default=default, check=parsed)
+    question = "The most hours a lease may ever become?"
+    default = f"{max(parsed(hours), config.value('lease.cap_hours')):g}"
+    cap = prompts.ask_text(question, out=out, option="--cap-hours", default=default, check=at_least_a_lease)
+    config.set_value("lease.hours", hours)
+    config.set_value("lease.cap_hours", cap)
+
+
+def _ask_key(out: output.Output) -> Provider:
+    """A key that works: the one that is there, or one that is typed (never shown) or read by a command.
+
+    Raises:
+        CredentialError: the one in the environment is refused; it would win over any that is typed.
+    """
+    from soong.settings import secrets
+
+    try:
+        return _checked_provider("lambda", out)
+    except CredentialError as error:
+        if secrets.lambda_key_origin() == secrets.LAMBDA_VARIABLE:
+            raise CredentialError(str(error), hints=(f"unset {secrets.LAMBDA_VARIABLE}",)) from error
+        problem = error
     while True:
+        out.say(str(problem))
         try:
-            return _checked_provider("lambda", out)
+            return _new_key(out)
         except CredentialError as error:
-            out.say(str(error))
-        ways = (
-            ("file", "type it; it is kept in a file that only you can read"),
-            ("command", "a command that prints it (1Password, pass, …)"),
-        )
-        if (
-            prompts.ask_choice("How does soong get the API key?", ways, out=out, option="--key-stdin")
-            == "file"
-        ):
-            _keep_key(prompts.ask_secret("API key", out=out, option="--key-stdin"), out)
+            problem = error
+
+
+def _new_key(out: output.Output) -> Provider:
+    """A key by the way that the person picks.
+
+    Raises:
+        CredentialError: it does not work; nothing is kept.
+    """
+    from soong.settings import config
+
+    ways = (
+        ("file", "type it; it is kept in a file that only you can read"),
+        ("command", "a command that prints it (1Password, pass, …)"),
+    )
+    way = prompts.ask_choice("How does soong get the API key?", ways, out=out, option="--key-stdin")
+    if way == "file":
+        return _keep_key(prompts.ask_secret("API key", out=out, option="--key-stdin"), out)
+    before = config.value("lambda.api_key_command")
+    line = prompts.ask_text("Command", out=out, option="--key-command")
+    config.set_value("lambda.api_key_command", line)
+    try:
+        return _checked_provider("lambda", out)
+    except CredentialError:
+        if before:
+            config.set_value("lambda.api_key_command", before)
         else:
-            line = prompts.ask_text("Command", out=out, option="--key-command")
-            config.set_value("lambda.api_key_command", line)
+            config.unset_value("lambda.api_key_command")
+        raise
 
 
-def _ask_model(out: output.Output) -> str:
-    choices = [(model, f"{model:<26} {_price(model)}") for model in SUGGESTED]
+def _ask_model(provider: Provider, out: output.Output) -> str:
+    offers = _live_offers(provider)
+    choices = [(model, f"{model:<26} {_price(model, offers)}") for model in SUGGESTED]
     chosen = prompts.ask_choice(
         "Which model do you start most?", [*choices, ("", "another one")], out=out, option="--model"
     )
     return chosen or prompts.ask_text("Model", out=out, option="--model", check=_known)
 
 
-def _price(model: str) -> str:
-    from soong.plan.api import plan_model
+def _live_offers(provider: Provider) -> tuple[Offer, ...] | None:
+    """The cloud's prices of this minute, one for each type; None where it does not tell them."""
+    from soong.launch.choosing import types_of
 
-    pick = plan_model(model, allow_network=False).chosen
+    try:
+        return types_of(provider.offers())
+    except SoongError:
+        return None
+
+
+def _price(model: str, offers: tuple[Offer, ...] | None) -> str:
+    from soong.plan.planner import make_plan
+    from soong.plan.request import read_request
+
+    pick = make_plan(read_request({"model": model}), offers=offers, allow_network=False).chosen
     if pick is None or pick.offer is None:
         return "no single machine holds it"
-    return f"${pick.offer.usd_per_hour:.2f}/h on {pick.offer.instance_type} (price of {pick.offer.as_of})"
+    when = "now" if offers else f"on {pick.offer.as_of}"
+    return f"${pick.offer.usd_per_hour:.2f}/h {when}, {pick.offer.instance_type}"
 
 
 def _known(model: str) -> object:
@@ -192,14 +284,28 @@ def _ask_ssh(provider: Provider, out: output.Output) -> None:
         out.say(f"SSH: {found[0].private_file} is in the account as `{found[1].name}`")
     else:
         what = local[0].private_file + ".pub" if local else "a new key, made for soong alone"
-        if prompts.confirm(f"Put {what} into the account?", out=out, option="--ssh-key"):
-            mine = local[0] if local else keys.make_own_key()
-            added = provider.add_ssh_key("soong", mine.public_line)
-            out.say(f"added as `{added.name}`")
+        if prompts.confirm(f"Put {what} into the account?", out=out, option="--add-ssh-key"):
+            _add_ssh_key(provider, out)
     if not ssh.is_included(_ssh_config()) and prompts.confirm(
         "Let `ssh soong-NAME` work, by one line at the top of ~/.ssh/config?", out=out, option="--ssh-include"
     ):
         _include(out)
+
+
+def _add_ssh_key(provider: Provider, out: output.Output) -> None:
+    """The person's key in the account: there already, or added under a name that no other key has."""
+    from soong.connect import keys
+    from soong.lease.owner import owner
+    from soong.settings import config
+
+    with keys.one_at_a_time():
+        local, listed = keys.local_keys(config.value("ssh.key") or ""), provider.ssh_keys()
+        found = keys.matching(local, listed)
+        if found is None:
+            mine = local[0] if local else keys.make_own_key()
+            name = keys.free_name(owner(), listed, wanted=config.value("ssh.key_name") or "")
+            found = mine, provider.add_ssh_key(name, mine.public_line)
+    out.say(f"SSH: {found[0].private_file} is in the account as `{found[1].name}`")
 
 
 def _ssh_config() -> Path:
@@ -215,13 +321,7 @@ def _include(out: output.Output) -> None:
 
 def _ask_guards(provider: Provider, out: output.Output) -> None:
     """Arm the guardian once, to see what this computer can do, and name what it cannot."""
-    from soong.cli.account import mechanisms
-    from soong.lease.guardian import arm, disarm
-    from soong.settings import config
-
-    guard = arm(provider.cloud, mechanisms(provider), tell=out.say)
-    disarm(provider.cloud, mechanisms(provider))
-    out.say(f"leases will be ended by {guard.words}; it was tried just now, and works")
+    _try_guardian(provider, out)
     out.say(
         "while this computer is off or asleep it can end nothing: leases over 4 h need a reaper elsewhere"
     )
@@ -236,8 +336,36 @@ def _ask_guards(provider: Provider, out: output.Output) -> None:
         "Where could a reaper run that does not need this computer?", places, out=out, option="--reaper"
     )
     if place:
+        _note_reaper(place, out)
+
+
+def _try_guardian(provider: Provider, out: output.Output) -> None:
+    from soong.cli.account import mechanisms
+    from soong.lease.guardian import arm, disarm
+    from soong.lease.ledger import open_ledger
+
+    try:
+        guard = arm(provider.cloud, mechanisms(provider), tell=out.say)
+    except SoongError as error:
+        out.say(f"Warning: no guardian could be armed here, so `soong start` will launch nothing: {error}")
+        return
+    with open_ledger() as ledger:
+        if not ledger.open_rentals(cloud=provider.cloud):
+            disarm(provider.cloud, mechanisms(provider))
+    out.say(f"leases will be ended by {guard.words}; it was tried just now, and works")
+
+
+def _note_reaper(place: str, out: output.Output) -> None:
+    """Count on a reaper elsewhere once it runs, and not before: long leases are let through on its word."""
+    from soong.settings import config
+
+    if prompts.confirm("Does `soong reap` run there already?", out=out, option="--reaper"):
         config.set_value("lease.reaper", place)
-        out.say(f"`soong reap --install {place}` writes what it needs")
+        return
+    out.say(
+        f"`soong reap --install {place}` writes what it needs; then `soong config set lease.reaper {place}`. "
+        "Until then a lease over 4 h asks for your consent"
+    )
 
 
 def _answer(out: output.Output) -> None:

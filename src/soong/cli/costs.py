@@ -13,7 +13,7 @@ from soong.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from soong.lease.ledger import Rental
+    from soong.lease.ledger import Ledger, Rental
 
 DAYS = 30
 
@@ -63,6 +63,21 @@ def command(*, since: str | None, by: str, cloud: str | None, out: output.Output
     )
     if rehearsed:
         out.hint("`soong costs --cloud sandbox` tells what the rehearsals would have cost")
+
+
+def month_usd(ledger: Ledger, now: float) -> float:
+    """What this computer has rented since the first of the month, in dollars, running leases up to their present end.
+
+    Args:
+        now: seconds since 1970.
+    """
+    today = datetime.fromtimestamp(now, UTC).astimezone()
+    first = today.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
+    rentals = [one for one in ledger.rentals() if one.cloud != "sandbox"]
+    to_come = sum(
+        one.lease.remaining_seconds(now) / 3600 * one.usd_per_hour for one in rentals if one.is_open
+    )
+    return max(0.0, to_come) + sum(usd for _, _, usd in _parts(rentals, "day", first.timestamp(), now))
 
 
 def _parts(rentals: list[Rental], by: str, start: float, now: float) -> Iterator[tuple[str, float, float]]:

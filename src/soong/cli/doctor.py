@@ -32,7 +32,7 @@ class Check(NamedTuple):
 
 
 @click.command("doctor", epilog="\b\nExamples:\n  soong doctor\n  soong doctor --cloud sandbox --json\n")
-@click.option("--cloud", help="lambda, or sandbox.")
+@click.option("--cloud", help="lambda, sandbox, or local.")
 @click.option("--fix", is_flag=True, help="Arm the guardian again where leases run without one.")
 @output.options
 def command(*, cloud: str | None, fix: bool, out: output.Output) -> int:
@@ -116,7 +116,8 @@ def _account(cloud: str, *, fix: bool, out: output.Output) -> Iterator[Check]:
         return
     yield Check("key", "ok", f"{cloud} takes it")
     yield _clock(provider)
-    yield _ssh_key(keys)
+    if provider.cloud != "local":
+        yield _ssh_key(keys)
     yield from _machines(provider, fix=fix, out=out)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.argument("name", required=False)
 @click.option("--instance-id", help="The machine by the cloud's own id.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
-@click.option("--cloud", help="lambda, or sandbox.")
+@click.option("--cloud", help="lambda, sandbox, or local.")
 @output.options
 def command(
     hours: str, name: str | None, *, instance_id: str | None, yes: bool, cloud: str | None, out: output.Output

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @click.option("--dry-run", is_flag=True, help="Say what would be ended; end nothing.")
 @click.option("--owner", help="Whose machines may be ended; this computer's owner where none is given.")
 @click.option("--all-owners", is_flag=True, help="Every machine with soong's tags, whoever launched it.")
-@click.option("--cloud", help="lambda, or sandbox.")
+@click.option("--cloud", help="lambda, sandbox, or local.")
 @click.option(
     "--install", metavar="PLACE", help="Write what an always-on place needs: systemd, cron, github-actions."
 )

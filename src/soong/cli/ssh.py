@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import NoReturn
 
 import click
 
@@ -18,7 +19,7 @@ from soong.errors import RemoteError
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND]")
 @click.option("--name", help="Which machine, where several run.")
 @click.option("--instance-id", help="The machine by the cloud's own id.")
-@click.option("--cloud", help="lambda, or sandbox.")
+@click.option("--cloud", help="lambda, sandbox, or local.")
 @click.option("--forget-key", is_flag=True, help="Pin the host key anew: only when you changed it yourself.")
 @output.options
 def command(
@@ -38,6 +39,8 @@ def command(
 
     with accounts.opened(cloud, out) as account:
         rental = accounts.the_rental(account, instance_id or name)
+        if account.provider.cloud == "local":
+            _step_inside(rental.instance_id, words)
         machine = next(iter(finding.of_rental(rental, account.provider.instances())), None)
         endpoint = account.provider.ssh_endpoint(machine) if machine is not None else None
         if endpoint is None:
@@ -50,3 +53,12 @@ def command(
     ssh.write_entry(host)
     line = ssh.argv(host, words)
     os.execv(line[0], line)  # noqa: S606 - the person's own ssh, in the place of this process
+
+
+def _step_inside(instance_id: str, words: tuple[str, ...]) -> NoReturn:
+    """A shell of a machine that is this computer, in the place of this process."""
+    from soong.clouds.local.provider import open_provider
+
+    line, environment, folder = open_provider().machine(instance_id).shell(words)
+    os.chdir(folder)
+    os.execve(line[0], line, environment)  # noqa: S606 - the person's own shell

@@ -17,15 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from soong.cli.account import Account
+    from soong.cli.serving import Served
     from soong.connect.keys import LocalKey
+    from soong.gpus.gpu import Gpu
     from soong.launch.provider import SshKey
-    from soong.launch.starting import Candidate, Terms
+    from soong.launch.starting import Candidate, Prober, Terms
     from soong.lease.guardian import Guard
     from soong.lease.ledger import Rental
     from soong.offers.offer import Offer
     from soong.plan.plan import Candidate as Planned
     from soong.plan.plan import Plan
 
+LOCAL = "local"
 LONG_HOURS = 4.0
 """A lease longer than this needs somebody else than this computer to end it, or the person's word."""
 
@@ -42,6 +45,9 @@ class Wish(NamedTuple):
     wait_hours: float
     filesystem: str | None
     plan_options: dict[str, Any]
+    serves: bool = False
+    engine_env: str = ""
+    local_port: int = 0
 
 
 @click.command(
@@ -68,9 +74,13 @@ class Wish(NamedTuple):
 @click.option("--quantization", help="Which of the model's formats.")
 @click.option("--filesystem", help="A filesystem of the account to mount.")
 @click.option("--port", type=int, help="Of this computer, where the endpoint will be reached.")
+@click.option("--no-serve", is_flag=True, help="Only the machine: no engine, no endpoint.")
+@click.option(
+    "--engine-env", metavar="PATH", help="An engine's environment that is there, instead of a new one."
+)
 @click.option("--max-price", help="Only machines up to this many dollars an hour.")
 @click.option("--laptop-only", is_flag=True, help="Consent to a long lease that only this computer guards.")
-@click.option("--cloud", help="lambda, or sandbox.")
+@click.option("--cloud", help="lambda, sandbox, or local.")
 @click.option("--dry-run", is_flag=True, help="Show what would be asked for, and stop.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @output.options
@@ -86,6 +96,8 @@ def command(
     no_wait: bool,
     filesystem: str | None,
     port: int | None,
+    no_serve: bool,
+    engine_env: str | None,
     laptop_only: bool,
     cloud: str | None,
     dry_run: bool,
@@ -96,19 +108,21 @@ def command(
     """Rent the cheapest machine that holds the model, with a lease that ends by itself.
 
     Shows the machines, the price, the total and who will end it, then asks. Nothing is launched before a guardian
-    is armed and has proved itself.
+    is armed and has proved itself. Then it serves the model there, and leads a port of this computer to it.
     """
-    wish = _wish(
+    wish = wish_of(
         model, gpu, region, hours, max_cost, name, None if no_wait else wait, filesystem, plan_options
     )
     from soong.cli import account as accounts
     from soong.launch.preflight import check_port
     from soong.settings import config
 
-    check_port(int(config.value("tunnel.port", flag=port)))
+    local_port = int(config.value("tunnel.port", flag=port))
+    check_port(local_port)
+    wish = wish._replace(serves=not no_serve, engine_env=engine_env or "", local_port=local_port)
     try:
         with accounts.opened(cloud, out, begins=True) as account:
-            return _start(account, wish, out, dry_run=dry_run, yes=yes, laptop_only=laptop_only)
+            return carry_out(account, wish, out, dry_run=dry_run, yes=yes, laptop_only=laptop_only)
     except CredentialError:
         if not dry_run:
             raise
@@ -118,7 +132,7 @@ def command(
         return offline_page(wish, out)
 
 
-def _wish(
+def wish_of(
     model: str | None,
     gpu: str | None,
     region: str | None,
@@ -129,6 +143,11 @@ def _wish(
     filesystem: str | None,
     plan_options: dict[str, Any],
 ) -> Wish:
+    """The wish that options and settings make.
+
+    Raises:
+        UsageError: no model, or a value that cannot be used.
+    """
     from soong.settings import config
 
     model = config.value("model", flag=model)
@@ -159,27 +178,30 @@ def _wish(
     )
 
 
-def planned(wish: Wish, offers: Sequence[Offer]) -> Plan:
-    """The plan of a wish, over one offer for each type."""
+def planned(wish: Wish, offers: Sequence[Offer], *, gpus: Sequence[Gpu] = ()) -> Plan:
+    """The plan of a wish, over one offer for each type. gpus: which only this place has."""
     from soong.launch.choosing import types_of
     from soong.plan.planner import make_plan
     from soong.plan.request import read_request
 
     options = {"model": wish.model, "gpu": wish.gpu, **wish.plan_options}
-    return make_plan(read_request(options), offers=types_of(offers, region=wish.region))
+    return make_plan(read_request(options), offers=types_of(offers, region=wish.region), gpus=gpus)
 
 
-def _start(
+def carry_out(
     account: Account, wish: Wish, out: output.Output, *, dry_run: bool, yes: bool, laptop_only: bool
 ) -> int:
+    """One start, from the plan to the endpoint; returns the exit code."""
     from soong.cli.views import start as view
-    from soong.launch.choosing import candidates_now
+    from soong.launch.choosing import candidates_now, worth_showing
     from soong.lease.guardian import heartbeat
 
     offers = account.provider.offers()
-    plan = planned(wish, offers)
+    plan = planned(wish, offers, gpus=_own_gpus(account, out))
     picks = chosen(plan, wish, out)
     wish = wish._replace(region=_region(account, wish, offers))
+    now = candidates_now(picks, offers, region=wish.region)
+    picks = worth_showing(picks, now)
     now = candidates_now(picks, offers, region=wish.region)
     terms = _terms(account, wish, plan, picks[0], ssh_key_name="")
     screen = view.screen(plan, picks, now, terms, account.provider)
@@ -189,6 +211,8 @@ def _start(
         raise _nothing_free(picks)
     _check_model(account, plan, out)
     _warn_of_clock(account, out)
+    _warn_of_budget(account, terms, picks[0], out)
+    served = _served(account, wish, plan, picks, out)
     out.say(screen)
     _consent(account, terms, picks[0], out, yes=yes, laptop_only=laptop_only)
     prompts.need_someone("Proceed?", out=out, already=yes)
@@ -196,15 +220,29 @@ def _start(
     with heartbeat.needed(account.provider.cloud):
         guard = _armed(account, out)
         out.say(view.enders(guard, account.provider))
-        agreed = yes or prompts.confirm("Proceed?", out=out)
-        rental = _launched(account, wish, plan, picks, key, guard, out) if agreed else None
+        rental = _agreed(account, wish, plan, picks, key, guard, out, yes=yes)
     if rental is None:
         _disarmed(account)
         out.say("nothing was launched")
         return ExitCode.DONE
+    if served is not None:
+        from soong.cli.serving import serve
+
+        rental = serve(account, rental, served, out)
     view.ready(rental, guard, account.provider, out)
     notify(f"{rental.name} is ready on {rental.instance_type}, ${rental.usd_per_hour:.2f}/h")
     return ExitCode.DONE
+
+
+def _served(
+    account: Account, wish: Wish, plan: Plan, picks: tuple[Planned, ...], out: output.Output
+) -> Served | None:
+    """What will be served, checked before money moves; None where only the machine is wanted."""
+    from soong.cli.serving import prepared
+
+    if not wish.serves:
+        return None
+    return prepared(account, plan, picks, out, environment=wish.engine_env, local_port=wish.local_port)
 
 
 def _warn_of_clock(account: Account, out: output.Output) -> None:
@@ -213,6 +251,24 @@ def _warn_of_clock(account: Account, out: output.Output) -> None:
     problem = clock_problem(account.provider.clock_skew_seconds) if account.provider.costs_money else ""
     if problem:
         out.say(f"Warning: {problem}")
+
+
+def _warn_of_budget(account: Account, terms: Terms, first: Planned, out: output.Output) -> None:
+    """Say where this lease can take the month's cost over the person's own limit (`budget.monthly_usd`)."""
+    from soong.cli.costs import month_usd
+    from soong.launch.starting import hours_of
+    from soong.settings import config
+
+    most = config.value("budget.monthly_usd")
+    if most is None or first.offer is None or not account.provider.costs_money:
+        return
+    spent = month_usd(account.ledger, account.provider.clock.now())
+    lease = hours_of(terms, first.offer.usd_per_hour) * first.offer.usd_per_hour
+    if spent + lease > most:
+        out.say(
+            f"Warning: this month has cost ${spent:.2f}; with ${lease:.2f} for this lease it passes your "
+            f"${most:.2f} (budget.monthly_usd)"
+        )
 
 
 def _check_model(account: Account, plan: Plan, out: output.Output) -> None:
@@ -256,6 +312,8 @@ def chosen(plan: Plan, wish: Wish, out: output.Output) -> tuple[Planned, ...]:
     roomy = tuple(one for one in picks if one.offer and not disk_problem(plan.model.weights_bytes, one.offer))
     if not roomy:
         why = disk_problem(plan.model.weights_bytes, picks[0].offer) if picks and picks[0].offer else ""
+        if not picks and len(plan.candidates) == 1:
+            why = "; ".join(plan.candidates[0].reasons)
         raise NothingFitsError(
             f"no machine for rent holds {plan.model.id}",
             why=why,
@@ -323,8 +381,13 @@ def _name(account: Account, wish: Wish, plan: Plan) -> str:
     )
 
 
-def _key(account: Account, out: output.Output, *, yes: bool) -> tuple[LocalKey, SshKey]:
-    """The person's key and the account's entry for it; offers to add one where the account has none of theirs."""
+def _key(account: Account, out: output.Output, *, yes: bool) -> tuple[LocalKey, SshKey] | None:
+    """The person's key and the account's entry for it; offers to add one where the account has none of theirs.
+
+    None on this computer itself, which is reached without SSH.
+    """
+    if account.provider.cloud == LOCAL:
+        return None
     from soong.connect import keys
     from soong.settings import config
 
@@ -345,6 +408,7 @@ def _key(account: Account, out: output.Output, *, yes: bool) -> tuple[LocalKey, 
 def _key_added(account: Account, configured: str, out: output.Output) -> tuple[LocalKey, SshKey]:
     """The person's key put into the account, unless another start has just done so."""
     from soong.connect import keys
+    from soong.settings import config
 
     local = keys.local_keys(configured)
     listed = account.provider.ssh_keys()
@@ -352,7 +416,8 @@ def _key_added(account: Account, configured: str, out: output.Output) -> tuple[L
     if found is not None:
         return found
     mine = local[0] if local else keys.make_own_key()
-    added = account.provider.add_ssh_key(_key_name(account, listed), mine.public_line)
+    name = keys.free_name(account.owner, listed, wanted=config.value("ssh.key_name") or "")
+    added = account.provider.add_ssh_key(name, mine.public_line)
     out.say(f"added your public key to the account as `{added.name}`")
     return mine, added
 
@@ -360,14 +425,6 @@ def _key_added(account: Account, configured: str, out: output.Output) -> tuple[L
 def _key_question(local: Sequence[LocalKey]) -> str:
     what = local[0].private_file + ".pub" if local else "a new key, made for soong"
     return f"None of your SSH keys is in the account. Add {what}?"
-
-
-def _key_name(account: Account, listed: Sequence[SshKey]) -> str:
-    taken = {key.name for key in listed}
-    base = f"soong-{account.owner}"[:58]
-    return next(
-        name for name in (base, *(f"{base}-{number}" for number in range(2, 1000))) if name not in taken
-    )
 
 
 def _consent(
@@ -412,27 +469,60 @@ def _armed(account: Account, out: output.Output) -> Guard:
     return arm(account.provider.cloud, mechanisms(account.provider), tell=out.say)
 
 
+def _agreed(
+    account: Account,
+    wish: Wish,
+    plan: Plan,
+    picks: tuple[Planned, ...],
+    key: tuple[LocalKey, SshKey] | None,
+    guard: Guard,
+    out: output.Output,
+    *,
+    yes: bool,
+) -> Rental | None:
+    """The machine that the person agreed to, at no more than the prices they saw; None where they did not.
+
+    Raises:
+        PriceRoseError: all that is free has become dearer than was shown, and `--yes` was said to the prices shown.
+    """
+    from soong.launch.choosing import PriceRoseError
+
+    prices = {one.offer.instance_type: one.offer.usd_per_hour for one in picks if one.offer}
+    while yes or prompts.confirm("Proceed?", out=out):
+        try:
+            return _launched(account, wish, plan, picks, key, guard, out, prices=prices, asks=not yes)
+        except PriceRoseError as rose:
+            if yes:
+                raise
+            out.say(f"Warning: {rose}")
+            prices |= rose.prices
+    return None
+
+
 def _launched(
     account: Account,
     wish: Wish,
     plan: Plan,
     picks: tuple[Planned, ...],
-    key: tuple[LocalKey, SshKey],
+    key: tuple[LocalKey, SshKey] | None,
     guard: Guard,
     out: output.Output,
+    *,
+    prices: dict[str, float],
+    asks: bool,
 ) -> Rental:
+    """The first machine that can be had. prices: what was agreed to, by type. asks: whether dearer ones may be put."""
     import msgspec
 
     from soong.cli.steps import Steps
-    from soong.connect.probing import SshProber
-    from soong.launch.choosing import candidates_now
+    from soong.launch.choosing import PriceRoseError, at_shown_prices, candidates_now
     from soong.launch.starting import start
     from soong.lease.guardian import heartbeat
     from soong.settings import config
 
     elsewhere = config.value("lease.reaper")
     terms = msgspec.structs.replace(
-        _terms(account, wish, plan, picks[0], ssh_key_name=key[1].name),
+        _terms(account, wish, plan, picks[0], ssh_key_name=key[1].name if key else ""),
         guards=(guard.words, *((str(elsewhere),) if elsewhere else ())),
     )
 
@@ -440,11 +530,42 @@ def _launched(
         """What to ask for, once a guardian is seen to live: a wait for room, or for an answer, can take hours."""
         if heartbeat.trouble(account.provider.cloud):
             _armed(account, out)
-        return candidates_now(picks, account.provider.offers(), region=wish.region)
+        found = candidates_now(picks, account.provider.offers(), region=wish.region)
+        fine, dearer = at_shown_prices(found, prices)
+        is_cheapest = bool(dearer) and (not fine or dearer[0].usd_per_hour <= fine[0].usd_per_hour)
+        if is_cheapest and (asks or not (fine or wish.wait_hours)):
+            raise PriceRoseError(dearer, prices)
+        for word in dict.fromkeys(one.instance_type for one in dearer):
+            steps.say(f"{word} costs more than was shown by now; left out")
+        return fine
 
-    prober = SshProber(account.provider, key[0].private_file)
+    prober = _prober(account, key)
     with Steps(out, account.provider.clock) as steps:
         return start(account.provider, account.ledger, now, terms, prober, tell=steps.say)
+
+
+def _prober(account: Account, key: tuple[LocalKey, SshKey] | None) -> Prober:
+    """What looks the new machine over: by SSH, or directly on this computer."""
+    if key is not None:
+        from soong.connect.probing import SshProber
+
+        return SshProber(account.provider, key[0].private_file)
+    from soong.clouds.local.probing import LocalProber
+    from soong.clouds.local.provider import open_provider
+
+    return LocalProber(open_provider())
+
+
+def _own_gpus(account: Account, out: output.Output) -> Sequence[Gpu]:
+    """GPUs that no table has: those of this computer, where it is the one to serve from; says which cannot be used."""
+    if account.provider.cloud != LOCAL:
+        return ()
+    from soong.clouds.local.provider import open_provider
+
+    here = open_provider()
+    for problem in here.problems:
+        out.say(f"note: {problem}")
+    return here.gpus
 
 
 def _nothing_free(picks: tuple[Planned, ...]) -> NothingFitsError:

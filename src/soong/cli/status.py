@@ -62,7 +62,7 @@ class Seen(NamedTuple):
 @click.option("-s", "--stopped", is_flag=True, help="Only what has ended.")
 @click.option("--history-hours", default=168.0, show_default=True, help="How far back the history goes.")
 @click.option("--watch", is_flag=True, help="Repeat every ten seconds until Ctrl-C.")
-@click.option("--cloud", help="lambda, or sandbox.")
+@click.option("--cloud", help="lambda, sandbox, or local.")
 @output.options
 def command(
     *,

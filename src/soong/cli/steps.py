@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Self
 
 from soong.cli import text, times
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from soong.lease.clock import Clock
 
 REFRESH_SECONDS = 1.0
+UPDATE_SECONDS = 30.0
+"""Between two lines about one step, where there is no live line."""
 
 
 class Steps:
@@ -30,6 +33,7 @@ class Steps:
         self._live = sys.stderr.isatty() and not (out.quiet or out.as_json)
         self._over = threading.Event()
         self._lock = threading.Lock()
+        self._updated_at = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._live:
@@ -52,6 +56,16 @@ class Steps:
                 sys.stderr.write(f"\r\x1b[2K{self._line()}\n")
             self._step = step
             self._draw()
+
+    def update(self, step: str) -> None:
+        """How the step goes on: rewrites the live line; elsewhere a line now and then."""
+        if self._live:
+            with self._lock:
+                self._step = step
+                self._draw()
+        elif time.monotonic() - self._updated_at >= UPDATE_SECONDS:
+            self._updated_at = time.monotonic()
+            self._out.say(f"[{times.span(self._clock.now() - self._begun):>9}] {step}")
 
     def _keep_fresh(self) -> None:
         while not self._over.wait(REFRESH_SECONDS):

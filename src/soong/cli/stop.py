@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from soong.cli import account as accounts
-from soong.cli import output, prompts
+from soong.cli import by_tags, output, prompts
 from soong.cli.exit_codes import ExitCode
+from soong.errors import LedgerError
 
 if TYPE_CHECKING:
     from soong.cli.account import Account
+    from soong.launch.provider import Instance
     from soong.launch.stopping import Gone, StopNotConfirmedError
     from soong.lease.ledger import Rental
 
@@ -25,7 +28,7 @@ if TYPE_CHECKING:
 @click.option("--all", "every", is_flag=True, help="Every machine of soong's on this account and computer.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option("--no-wait", is_flag=True, help="Ask for the end and leave the proof to the guardian.")
-@click.option("--cloud", help="lambda, or sandbox.")
+@click.option("--cloud", help="lambda, sandbox, or local.")
 @output.options
 def command(
     name: str | None,
@@ -41,12 +44,21 @@ def command(
 
     Ends with 6 and STOP NOT CONFIRMED where that cannot be shown; the guardian then goes on trying.
     """
-    with accounts.opened(cloud, out) as account:
-        rentals = _meant(account, instance_id or name, every=every)
+    word = instance_id or name
+    with ExitStack() as stack:
+        try:
+            account = stack.enter_context(accounts.opened(cloud, out))
+        except LedgerError as error:
+            out.say(f"note: {error}; going by the tags alone")
+            return by_tags.stop(cloud, word, out, every=every, yes=yes, no_wait=no_wait)
+        if word is not None and by_tags.is_another_computers(account, word):
+            return by_tags.stop(account.provider.cloud, word, out, every=False, yes=yes, no_wait=no_wait)
+        rentals = _meant(account, word, every=every)
         if not yes and not prompts.confirm(_question(rentals, account), out=out):
             out.say("nothing was stopped")
             return ExitCode.DONE
-        answers, failure = _all_stopped(account, rentals, out, no_wait=no_wait)
+        listed = account.listed if yes else None  # an answer may have taken long
+        answers, failure = _all_stopped(account, rentals, out, no_wait=no_wait, listed=listed)
         if answers:
             _show(out, account, answers)
         if failure is not None:
@@ -70,26 +82,38 @@ def _question(rentals: tuple[Rental, ...], account: Account) -> str:
 
 
 def _all_stopped(
-    account: Account, rentals: tuple[Rental, ...], out: output.Output, *, no_wait: bool
+    account: Account,
+    rentals: tuple[Rental, ...],
+    out: output.Output,
+    *,
+    no_wait: bool,
+    listed: tuple[Instance, ...] | None,
 ) -> tuple[list[tuple[Rental, Gone | None]], StopNotConfirmedError | None]:
     """Every rental ended, and the first stop that could not be proved; one that does not end lets none bill on."""
     from soong.launch.stopping import StopNotConfirmedError
 
     if len(rentals) > 1:
         for rental in rentals:
-            _stopped(account, rental, out, no_wait=True)
+            _stopped(account, rental, out, no_wait=True, listed=listed)
+        listed = None
     answers: list[tuple[Rental, Gone | None]] = []
     failure = None
     for rental in rentals:
         try:
-            answers.append(_stopped(account, account.ledger.get(rental.id), out, no_wait=no_wait))
+            now = account.ledger.get(rental.id)
+            answers.append(_stopped(account, now, out, no_wait=no_wait, listed=listed))
         except StopNotConfirmedError as error:
             failure = failure or error
     return answers, failure
 
 
 def _stopped(
-    account: Account, rental: Rental, out: output.Output, *, no_wait: bool
+    account: Account,
+    rental: Rental,
+    out: output.Output,
+    *,
+    no_wait: bool,
+    listed: tuple[Instance, ...] | None,
 ) -> tuple[Rental, Gone | None]:
     from soong.launch import stopping
 
@@ -104,6 +128,7 @@ def _stopped(
             rental,
             why="soong stop",
             patience_seconds=patience,
+            listed=listed,
             tell=out.say,
         )
     except stopping.StopNotConfirmedError:

@@ -1,6 +1,7 @@
 """Adapters, one folder for each cloud. `open_provider` hands out the one that a name stands for.
 
-`lambda`: Lambda Cloud; needs a key. `sandbox`: the same API on this computer, costs nothing.
+`lambda`: Lambda Cloud; needs a key. `sandbox`: the same API on this computer, costs nothing. `local`: this computer
+itself, with its own GPU or processor.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 CLOUDS = {
     "lambda": ("soong.clouds.lambda_cloud.provider", "Lambda Cloud; needs an API key"),
     "sandbox": ("soong.clouds.sandbox.provider", "a rehearsal on this computer; costs nothing"),
+    "local": ("soong.clouds.local.provider", "this computer's own GPU or processor; costs nothing"),
 }
 
 

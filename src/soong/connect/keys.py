@@ -106,6 +106,19 @@ def make_own_key() -> LocalKey:
     return made
 
 
+def free_name(owner: str, account: Sequence[SshKey], *, wanted: str = "") -> str:
+    """What a new key can be called in the account: the wanted name or one made of the owner's word, and no other's.
+
+    Args:
+        owner: the owner's word. account: the keys that are there. wanted: the configured name (`ssh.key_name`).
+    """
+    taken = {key.name for key in account}
+    base = (wanted or f"soong-{owner}")[:58]
+    return next(
+        name for name in (base, *(f"{base}-{number}" for number in range(2, 1000))) if name not in taken
+    )
+
+
 def matching(local: Sequence[LocalKey], account: Sequence[SshKey]) -> tuple[LocalKey, SshKey] | None:
     """The first local key that the account has under a name of its own, with the account's entry; None without one.
 

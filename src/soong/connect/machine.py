@@ -20,7 +20,7 @@ from soong.serve.machine import Ran
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-PROGRAMS = ("boot.py", "gate.py", "warden.py")
+PROGRAMS = ("boot.py", "gate.py", "cuda_check.py")
 """What serving puts on a machine, beside its orders."""
 
 CHUNK_BYTES = 1 << 20
@@ -127,7 +127,9 @@ class SshMachine:
                 last = error
         raise last or RemoteError(f"{local.name} could not be sent", hints=("soong ssh -- df -h",))
 
-    def _append(self, local: Path, part: str, done: int, total: int, tell: Callable[[int, int], None]) -> None:
+    def _append(
+        self, local: Path, part: str, done: int, total: int, tell: Callable[[int, int], None]
+    ) -> None:
         name = shlex.quote(part)
         command = f'umask 077; mkdir -p "$(dirname {name})" && cat >> {name}'
         words = ssh.argv(self._host(), [shlex.join(["sh", "-c", command])], options=_BATCH)
@@ -236,4 +238,3 @@ def _quiet(pause: float, seconds: float) -> Iterator[bytes]:
 def _sha256(local: Path) -> str:
     with local.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-

@@ -18,7 +18,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         id: our own name, lower case: `h100-80gb-sxm5`.
         name: as people say it: `H100 SXM5`.
-        vendor: nvidia or amd.
+        vendor: nvidia or amd; `cpu` for a processor that serves from its own memory.
         label_gb: the gigabytes in the shop's name, for people only.
         memory_bytes: what the driver reports as total, which is what an engine may use.
         bandwidth_bytes_per_second: peak memory bandwidth.
@@ -34,7 +34,7 @@ class Gpu(msgspec.Struct, frozen=True, kw_only=True):
 
     id: Name
     name: Name
-    vendor: Literal["nvidia", "amd", "unknown"]
+    vendor: Literal["nvidia", "amd", "cpu", "unknown"]
     label_gb: Positive
     memory_bytes: Positive
     bandwidth_bytes_per_second: Positive

@@ -6,15 +6,40 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from soong.errors import NothingFitsError
 from soong.launch.starting import Candidate
 from soong.memory import engines
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from soong.offers.offer import Offer
     from soong.plan.plan import Candidate as Planned
     from soong.plan.plan import Plan
+
+
+MOST_TYPES = 8
+"""As many types as one screen shows, and no more, are asked for: nobody agrees to a price that was not shown."""
+
+
+class PriceRoseError(NothingFitsError):
+    """What is free costs more than was shown when the person agreed.
+
+    Args:
+        dearer: those that became dearer, cheapest first. shown: the price of each type that was agreed to, in dollars
+            an hour.
+    """
+
+    code = "price-rose"
+
+    def __init__(self, dearer: Sequence[Candidate], shown: Mapping[str, float]) -> None:
+        first = dearer[0]
+        super().__init__(
+            f"{first.instance_type} now costs ${first.usd_per_hour:.2f}/h, and "
+            f"${shown[first.instance_type]:.2f}/h was shown",
+            hints=("the same command again shows the new price", "soong available"),
+        )
+        self.prices = {one.instance_type: one.usd_per_hour for one in dearer}
 
 
 def types_of(offers: Sequence[Offer], *, region: str | None = None) -> tuple[Offer, ...]:
@@ -65,6 +90,33 @@ def candidates_now(
         if offer.available and offer.region and region in {None, offer.region}
     )
     return tuple(sorted(found, key=lambda candidate: candidate.usd_per_hour))
+
+
+def worth_showing(
+    planned: Sequence[Planned], now: Sequence[Candidate], *, most: int = MOST_TYPES
+) -> tuple[Planned, ...]:
+    """The machines to show and to ask for, in order: the first few, or the first few with room if those have none.
+
+    Args:
+        planned: as `usable` gives them. now: what has room.
+    """
+    free = {one.instance_type for one in now}
+    with_room = tuple(one for one in planned if one.offer and one.offer.instance_type in free)
+    first = tuple(planned[:most])
+    return first if not with_room or any(one in first for one in with_room) else with_room[:most]
+
+
+def at_shown_prices(
+    candidates: Sequence[Candidate], shown: Mapping[str, float]
+) -> tuple[tuple[Candidate, ...], tuple[Candidate, ...]]:
+    """Those that cost no more than was shown for their type, and those that have become dearer since.
+
+    Args:
+        shown: dollars an hour by instance type.
+    """
+    known = [one for one in candidates if one.instance_type in shown]
+    dearer = tuple(one for one in known if one.usd_per_hour > shown[one.instance_type])
+    return tuple(one for one in known if one not in dearer), dearer
 
 
 def _candidate(one: Planned, offer: Offer) -> Candidate:

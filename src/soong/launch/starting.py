@@ -216,10 +216,22 @@ def _launched(
         except (KeyboardInterrupt, SoongError) as leaving:
             _undo(provider, ledger, rental.id, str(leaving) or "interrupted", tell)
             raise
+        rental = _at_true_price(provider, ledger, rental, machine, tell)
         now = provider.clock.now()
         ready = ledger.change(rental.id, "ready", now, phase="ready", ready_at=now, address=machine.address)
         _check_wanted(ledger, ready)
         return ready
+
+
+def _at_true_price(
+    provider: Provider, ledger: Ledger, rental: Rental, machine: Instance, tell: Callable[[str], None]
+) -> Rental:
+    """The rental at the price that the cloud states of the machine itself: its list may have changed meanwhile."""
+    true = machine.usd_per_hour
+    if true is None or true == rental.usd_per_hour:
+        return rental
+    tell(f"the cloud states ${true:.2f}/h for it, where its list said ${rental.usd_per_hour:.2f}/h")
+    return ledger.change(rental.id, "price", provider.clock.now(), usd_per_hour=true)
 
 
 def _check_wanted(ledger: Ledger, rental: Rental) -> None:

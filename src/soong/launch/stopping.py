@@ -71,6 +71,7 @@ def stop(
     *,
     why: str,
     patience_seconds: float = PATIENCE_SECONDS,
+    listed: tuple[Instance, ...] | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Gone:
     """End the machine of a rental and prove it; safe to repeat, and to run in several processes at once.
@@ -80,7 +81,7 @@ def stop(
 
     Args:
         why: who wants it, for the story: `soong stop`, `lease over`. patience_seconds: by the cloud's clock.
-        tell: hears each step.
+        listed: the account as it was read this moment, to save a call. tell: hears each step.
 
     Raises:
         StopNotConfirmedError: no proof within the patience; the rental stays open, so the guardian goes on.
@@ -92,6 +93,7 @@ def stop(
         lambda instances: finding.of_rental(rental, instances),
         patience_seconds=patience_seconds,
         missing_since=rental.missing_since,
+        listed=listed,
         tell=tell,
     )
     if look.gone is None:
@@ -140,6 +142,7 @@ def prove_gone(
     *,
     patience_seconds: float,
     missing_since: float | None = None,
+    listed: tuple[Instance, ...] | None = None,
     tell: Callable[[str], None] = lambda _: None,
 ) -> Look:
     """Terminate what `ours` picks from the list, and look until it is gone.
@@ -149,6 +152,7 @@ def prove_gone(
 
     Args:
         missing_since: when earlier looks began to miss it, by the cloud's clock.
+        listed: the account as it was read this moment; else it is read first.
 
     Returns:
         The proof, or what is known when patience ended.
@@ -161,7 +165,7 @@ def prove_gone(
     look, accepted_at, looks = Look(missing_since=missing_since), dict[str, float](), 0
     while True:
         try:
-            seen = ours(provider.instances())
+            seen = ours(listed if listed is not None and not looks else provider.instances())
             look = judged(seen, look.missing_since, clock.now())
             if look.gone is not None:
                 return look

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
-from soong.errors import LedgerError, NotFoundError, SoongError
+from soong.errors import LedgerError, NotFoundError
 from soong.lease.lease import SECONDS_PER_HOUR, Lease
 from soong.settings import paths
 
@@ -33,6 +33,9 @@ ORDER: tuple[Phase, ...] = ("asked", "granted", "ready", "ending", "ended", "ref
 OPEN_PHASES: tuple[Phase, ...] = ("asked", "granted", "ready", "ending")
 """Phases in which a machine may exist and bill."""
 
+Serving = Literal["", "starting", "ready", "failed"]
+"""Empty where nothing was to be served."""
+
 BUSY_SECONDS = 15.0
 """How long one soong waits for another that is writing."""
 
@@ -48,6 +51,8 @@ class Rental(msgspec.Struct, frozen=True, kw_only=True):
         asked_at: the launch call. ready_at, ending_at, ended_at: those moments, None before them.
         end_reason: why it ended or was refused. missing_since: first time it was absent from the cloud's list.
         guards: who ends it if this computer does not. engine_argv: how the plan would serve the model.
+        serving: how far the endpoint is. served_model: what its clients call the model. endpoint_port: on the machine's
+            loopback, behind the gate. local_port: of this computer, which leads there.
     """
 
     lease: Lease
@@ -71,6 +76,10 @@ class Rental(msgspec.Struct, frozen=True, kw_only=True):
     missing_since: float | None = None
     guards: tuple[str, ...] = ()
     engine_argv: tuple[str, ...] = ()
+    serving: Serving = ""
+    served_model: str = ""
+    endpoint_port: int = 0
+    local_port: int = 0
 
     @property
     def id(self) -> str:
@@ -328,7 +337,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
     unknown = done - {name for name, _ in MIGRATIONS}
     if unknown:
         connection.execute("ROLLBACK")
-        raise SoongError(
+        raise LedgerError(
             f"the ledger was written by a newer soong ({', '.join(sorted(unknown))})",
             hints=("pip install --upgrade soong",),
         )

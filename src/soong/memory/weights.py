@@ -60,6 +60,12 @@ COMPUTED_ROTARY = {"SmolLM3ForCausalLM": (0, 0)} | dict.fromkeys(
 Source: vLLM 0.32 `models/registry.py` _TRANSFORMERS_SUPPORTED_MODELS.
 """
 
+WHOLE_MLP_SINCE = {"GPTBigCodeForCausalLM": (0, 32)}
+"""Run with transformers' code, which has no plan to divide them: vLLM divides what it fuses, the attention alone.
+
+Source: vLLM 0.32 `models/registry.py`, `models/transformers/base.py`; since when is not known: the first seen.
+"""
+
 PLAIN_TOWERS = {
     "Llama4ForConditionalGeneration": {"compressed-tensors", "fp8", "fbgemm_fp8"},
     "KimiK25ForConditionalGeneration": {"compressed-tensors"},
@@ -134,7 +140,17 @@ def weights_per_gpu(
     )
     if pipeline_parallel > 1:
         return _fullest_stage(architecture, quantization, rank, pipeline_parallel)
-    return _share(architecture, tuple(architecture.served_weights()), quantization, rank)
+    weights = tuple(architecture.served_weights())
+    if rank.size > 1 and rank.engine == "vllm" and architecture.name in WHOLE_MLP_SINCE:
+        weights = _with_whole_mlp(weights) if rank.has(WHOLE_MLP_SINCE[architecture.name]) else weights
+    return _share(architecture, weights, quantization, rank)
+
+
+def _with_whole_mlp(weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
+    return tuple(
+        msgspec.structs.replace(weight, shard="replicated") if weight.part == "mlp" else weight
+        for weight in weights
+    )
 
 
 def _share(

@@ -206,8 +206,8 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def active_parameters(self) -> int:
-        """Numbers that one generated token is multiplied with; of the served weights, embeddings included."""
-        return sum(_active_elements(weight) for weight in self.weights if weight.served)
+        """Stored numbers that one generated token is multiplied with; of the served weights, embeddings included."""
+        return sum(_active_elements(weight) for weight in self.weights if weight.served and weight.stored)
 
     def served_weights(self) -> Iterator[Weight]:
         """The weights an engine loads by default."""

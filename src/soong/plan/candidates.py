@@ -117,6 +117,7 @@ def judged(question: Question, machine: Machine) -> Candidate:
     settings = question.settings_of(max(parallel, 1))
     support = _support(served, machine.gpu, settings)
     problem = _beyond_limit(question) or (note if parallel == 0 else support.problem)
+    problem = problem or _processor_problem(machine.gpu, settings)
     footprint = engines.footprint(served, machine.gpu, question.workload, settings)
     if problem:
         return _made(question, machine, settings, footprint, "unsupported", (problem,))
@@ -127,21 +128,25 @@ def judged(question: Question, machine: Machine) -> Candidate:
             settings, footprint, verdict, reasons = roomier
     if verdict in _STARTS and support.casts_to_float16:
         verdict, reasons = "tight", (*reasons, "no bf16 on this GPU: the engine casts the model to float16")
+    if verdict == "fits" and machine.gpu.vendor == "cpu" and settings.name != ENGINE_OF_GGUF:
+        verdict, reasons = "tight", (*reasons, f"{settings.name} on a processor shares memory by other rules")
     notes = [note, machine.note, _host_note(machine.gpu)]
     if settings.name == ENGINE_OF_GGUF:
-        notes += _llama_cpp_notes(question, settings, machine.gpu, verdict)
+        notes += _llama_cpp_notes(
+            question, settings, machine.gpu, footprint if verdict == "too-small" else None
+        )
     reasons = (*reasons, *(remark for remark in notes if remark))
     return _made(question, machine, settings, footprint, verdict, reasons)
 
 
 def _llama_cpp_notes(
-    question: Question, settings: EngineSettings, gpu: Gpu, verdict: Verdict
+    question: Question, settings: EngineSettings, gpu: Gpu, lacking: Footprint | None
 ) -> tuple[str, ...]:
     """What llama.cpp can do with a GPU that is too small, and what keeps the command from being given."""
     served = question.served
     if served is None:
         return ()
-    remarks = engines.remarks(served, gpu, question.workload, settings, too_small=verdict == "too-small")
+    remarks = engines.remarks(served, gpu, question.workload, settings, lacking=lacking)
     return remarks if question.source_for(settings) else (*remarks, NO_FILE)
 
 
@@ -198,7 +203,15 @@ def _by_rule_of_thumb(question: Question, machine: Machine) -> Candidate:
     )
 
 
+def _processor_problem(gpu: Gpu, settings: EngineSettings) -> str:
+    if gpu.vendor == "cpu" and settings.name == "sglang":
+        return "without a GPU: take `--engine llama.cpp` and a GGUF model"
+    return ""
+
+
 def _host_note(gpu: Gpu) -> str:
+    if gpu.vendor == "cpu":
+        return "no GPU: counted in this computer's free memory as it would be on a GPU's; slow"
     return "arm64 host: needs the engine's arm64 build" if gpu.cpu_architecture == "arm64" else ""
 
 
@@ -253,7 +266,6 @@ def _tensor_parallel(served: ServedModel, request: Request, gpu_count: int) -> t
 
 def _split(served: ServedModel, request: Request, gpu_count: int) -> tuple[int, str]:
     """How many GPUs share each layer, and a note where that is not all of them; 0 where the asked split cannot be."""
-    # llama.cpp hands out whole layers, so its heads need not divide
     if request.tensor_parallel is not None:
         problem = _split_problem(served, request, request.tensor_parallel)
         return (0, problem) if problem else (request.tensor_parallel, "")
@@ -268,6 +280,10 @@ def _split(served: ServedModel, request: Request, gpu_count: int) -> tuple[int, 
 
 
 def _split_problem(served: ServedModel, request: Request, parts: int) -> str | None:
+    """Why so many GPUs cannot share a layer; llama.cpp hands out whole layers, so nothing need divide."""
+    gguf = served.quantization.method == "gguf"
+    if request.engine == ENGINE_OF_GGUF or (request.engine is None and gguf):
+        return None
     return tensor_parallel_problem(
         served.architecture,
         parts,
@@ -299,7 +315,8 @@ def _support(served: ServedModel, gpu: Gpu, settings: EngineSettings) -> _Suppor
         if len(_support_by_key) >= MOST_KEPT:
             _support_by_key.clear()
         found = _support_by_key[key] = _Support(
-            engines.supports(served, gpu, settings) or "", engines.casts_to_float16(served, gpu)
+            engines.supports(served, gpu, settings) or "",
+            settings.name != ENGINE_OF_GGUF and engines.casts_to_float16(served, gpu),
         )
     return found
 

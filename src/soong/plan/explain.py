@@ -10,7 +10,7 @@ from soong.memory.kv_cache import layer_kinds, resolve_kv_dtype
 from soong.memory.rule_of_thumb import HEADROOM_FACTOR
 from soong.memory.weights import weights_per_gpu
 from soong.models.architecture import AttentionCache
-from soong.plan.candidates import served_model, settings_for
+from soong.plan.candidates import ENGINE_OF_GGUF, served_model, settings_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -37,6 +37,13 @@ def explain(plan: Plan, candidate: Candidate) -> Iterator[str]:
     yield f"The GPU: {candidate.gpu.source} ({candidate.gpu.as_of})."
     yield ""
     if candidate.footprint is None:
+        yield from _rule_of_thumb(plan)
+        return
+    if plan.settings.name == ENGINE_OF_GGUF:
+        from soong.plan.explain_llama_cpp import explain_llama_cpp
+
+        yield from explain_llama_cpp(plan, candidate)
+        yield ""
         yield from _rule_of_thumb(plan)
         return
     yield from _weights(plan, candidate)

@@ -36,6 +36,7 @@ def make_plan(
     request: Request,
     *,
     offers: Sequence[Offer] | None = None,
+    gpus: Sequence[Gpu] = (),
     allow_network: bool = True,
     progress: Progress | None = None,
     first_fit_only: bool = False,
@@ -45,6 +46,7 @@ def make_plan(
     Args:
         request: the question.
         offers: machines for rent; the packaged, dated list where none is given.
+        gpus: which no table has, or not as they are in these machines; they come before those of the tables.
         allow_network: whether an unknown Hugging Face id may be asked of the Hub.
         progress: told of the files read from the Hub: how many of how many.
         first_fit_only: judge no machine dearer than the recommended one; for lists, where only that one is shown.
@@ -67,7 +69,7 @@ def make_plan(
         kv_dtype=request.kv_dtype,
     )
     estimate = rule_of_thumb(_stated_billions(model), stated_quantization(model), workload.context_tokens)
-    machines, left_out = _machines(request, offers)
+    machines, left_out = _machines(request, offers, {gpu.id: gpu for gpu in gpus})
     question = Question(model, served_model(model), estimate, workload, request, {}, {})
     candidates: list[Candidate] = []
     for machine in machines:
@@ -116,9 +118,13 @@ def stated_quantization(model: ResolvedModel) -> str:
     return _STATED.get(model.quantization.compute, "fp16")
 
 
-def _machines(request: Request, offers: Sequence[Offer]) -> Choice:
+def _machines(request: Request, offers: Sequence[Offer], own: dict[str, Gpu]) -> Choice:
+    """own: GPUs that come before those of the tables, by id."""
     if request.gpu is not None or request.gpu_memory_bytes is not None:
-        return (_named_machine(request, offers),), ()
+        return (_named_machine(request, offers, own),), ()
+    if own:
+        table = [*own.values(), *(gpu for gpu in all_gpus() if gpu.id not in own)]
+        return _choose(request, offers, table)
     key = (
         request.cloud, request.region, request.gpu_count, request.max_usd_per_hour,
         request.tensor_parallel, request.pipeline_parallel,
@@ -204,15 +210,16 @@ def _why_filtered(request: Request) -> str:
     return "left out by the options given"
 
 
-def _named_machine(request: Request, offers: Sequence[Offer]) -> Machine:
+def _named_machine(request: Request, offers: Sequence[Offer], own: dict[str, Gpu]) -> Machine:
     """The one machine that `--gpu` or `--gpu-memory` names."""
     parts, note = request.tensor_parallel or 1, ""
     offer = next((offer for offer in offers if offer.instance_type == request.gpu), None)
     if offer is not None:
-        gpu = find_gpu(offer.gpu)
+        gpu = own.get(offer.gpu) or find_gpu(offer.gpu)
         count = request.gpu_count or offer.gpu_count
     else:
-        gpu, note = _gpu_of(request)
+        gpu, note = (own[request.gpu], "") if request.gpu in own else _gpu_of(request)
+        gpu = own.get(gpu.id, gpu)
         count = request.gpu_count or parts * request.pipeline_parallel
         offer = _cheapest_offer(offers, gpu.id, count, request)
     if request.gpu_memory_bytes is not None:

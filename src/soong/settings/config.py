@@ -130,7 +130,7 @@ def _owner(given: Any, key: str) -> str:
 SETTINGS = {
     setting.key: setting
     for setting in (
-        Setting("cloud", "Where to rent: lambda, or sandbox for a rehearsal.", _word, "lambda"),
+        Setting("cloud", "Where to serve: lambda, sandbox for a rehearsal, or local for this computer.", _word, "lambda"),
         Setting("model", "The model to start when none is named.", _word),
         Setting("gpu", "The GPU to take when none is named; else the cheapest that fits.", _word),
         Setting("region", "The only region to rent in; else any.", _word),
@@ -150,6 +150,11 @@ SETTINGS = {
         Setting("lambda.filesystem", "The filesystem to mount; keeps to its region.", _word),
         Setting("budget.monthly_usd", "Warn when a month's cost would pass this.", _usd),
         Setting("tunnel.port", "The port of this computer where the endpoint is reached.", _port, 8000),
+        Setting(
+            "serve.environment",
+            "A folder with an engine's Python environment; rehearsals serve with it.",
+            _path,
+        ),
         Setting("notify.command", "A command that is run with a message when a wait ends.", _text),
     )
 }

@@ -111,6 +111,15 @@ def lambda_key_path() -> Path:
     return paths.config_dir() / LAMBDA_FILE
 
 
+def typed_lambda_api_key(value: str) -> Secret:
+    """A key as a person typed or piped it, not kept anywhere yet.
+
+    Raises:
+        CredentialError: it cannot be a key.
+    """
+    return _checked(value.strip(), "what was given")
+
+
 def store_lambda_api_key(value: str) -> Path:
     """Keep the key in the user's file, readable by nobody else.
 
@@ -120,7 +129,7 @@ def store_lambda_api_key(value: str) -> Path:
     from soong.settings.files import replace_text
 
     path = lambda_key_path()
-    secret = _checked(value.strip(), "what was given")
+    secret = typed_lambda_api_key(value)
     paths.made(path.parent)
     if path.exists():
         path.chmod(0o600)

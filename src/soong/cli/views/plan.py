@@ -210,6 +210,7 @@ def _selected_too_small(plan: Plan, candidate: Candidate) -> list[str]:
     lines = [f"Warning: Selected GPU has {has_gb}GB but model needs ~{needs_gb}GB", hint]
     if plan.model.quantization_id not in {"int4", "mxfp4", "nvfp4"}:
         lines.append(f"hint: soong plan {plan.model.id} --gpu {plan.request.gpu} --quantization int4")
+    lines[1:1] = candidate.reasons[1:]
     return lines
 
 

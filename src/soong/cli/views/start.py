@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from soong.plan.plan import Candidate as Planned
     from soong.plan.plan import Plan
 
-SHOWN_ROWS = 8
-
 
 def screen(
     plan: Plan, picks: Sequence[Planned], now: Sequence[Candidate], terms: Terms, provider: Provider
@@ -37,13 +35,30 @@ def screen(
     begin = provider.clock.now()
     lines = [headline(plan), "", _table(picks, now)]
     if not provider.costs_money:
-        lines.append(text.style("a rehearsal in the sandbox: nothing here costs money", "green"))
+        place = "this computer" if provider.cloud == "local" else "a rehearsal in the sandbox"
+        lines.append(text.style(f"{place}: nothing here costs money", "green"))
     lines.append(
         f"${usd_per_hour:.2f} per hour; ends at {times.wall(begin + hours * 3600, now=begin)} "
         f"({times.span(hours * 3600)}); at most ${usd_per_hour * hours:.2f}. "
         f"Can be extended up to {terms.cap_hours:g} h in all."
     )
+    if dearest := _dearest(picks, now, terms, usd_per_hour):
+        lines.append(dearest)
     return "\n".join(lines)
+
+
+def _dearest(picks: Sequence[Planned], now: Sequence[Candidate], terms: Terms, usd_per_hour: float) -> str:
+    """What it costs where the cheapest are gone when they are asked for; empty where there is nothing dearer."""
+    from soong.launch.starting import hours_of
+
+    prices = [one.usd_per_hour for one in now] or [one.offer.usd_per_hour for one in picks if one.offer]
+    most = max(prices, default=usd_per_hour)
+    if most <= usd_per_hour:
+        return ""
+    return (
+        f"Where it is gone by then the next in the list is asked for: up to ${most:.2f} per hour, "
+        f"${most * hours_of(terms, most):.2f}. Nothing dearer than shown is taken; `--max-price` sets less."
+    )
 
 
 def enders(guard: Guard, provider: Provider) -> str:
@@ -66,7 +81,7 @@ def enders(guard: Guard, provider: Provider) -> str:
 def _table(picks: Sequence[Planned], now: Sequence[Candidate], *, none: str = "no room now") -> str:
     """The machines in order. none: what is said of a type that has no region in `now`."""
     rows = []
-    for pick in picks[:SHOWN_ROWS]:
+    for pick in picks:
         offer = pick.offer
         if offer is None:
             continue
@@ -150,10 +165,22 @@ def ready(rental: Rental, guard: Guard, provider: Provider, out: Output) -> None
                 f"ends at {times.wall(rental.lease.ends_at, now=now)} ({times.span(rental.lease.ends_at - now)} left), "
                 f"${rental.usd_per_hour:.2f}/h",
                 f"ended by: {', '.join(rental.guards) or guard.words}",
+                *endpoint_lines(rental),
                 "next: soong ssh · soong status · soong extend 1 · soong stop",
             ]
         ),
     )
+
+
+def endpoint_url(rental: Rental) -> str:
+    """Where the model answers on this computer, as OpenAI's clients want it; empty where nothing is served."""
+    return f"http://127.0.0.1:{rental.local_port}/v1" if rental.serving == "ready" else ""
+
+
+def endpoint_lines(rental: Rental) -> list[str]:
+    """What a person types to use the endpoint; nothing where nothing is served."""
+    url = endpoint_url(rental)
+    return [f'`{rental.served_model}` answers at {url}; in this shell: eval "$(soong env)"'] if url else []
 
 
 def document(rental: Rental, now: float) -> dict[str, Any]:
@@ -180,4 +207,7 @@ def document(rental: Rental, now: float) -> dict[str, Any]:
         "end_reason": rental.end_reason or None,
         "owner": rental.lease.owner,
         "guards": list(rental.guards),
+        "serving": rental.serving or None,
+        "endpoint_url": endpoint_url(rental) or None,
+        "served_model": rental.served_model or None,
     }

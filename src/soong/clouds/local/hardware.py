@@ -26,9 +26,9 @@ CPU = "cpu"
 
 
 class Card(NamedTuple):
-    """One GPU. index: as nvidia-smi counts. problem: why it cannot be served from now; empty when it can."""
+    """One GPU. number: as nvidia-smi counts. problem: why it cannot be served from now; empty when it can."""
 
-    index: int
+    number: int
     gpu: Gpu
     problem: str = ""
 
@@ -67,7 +67,7 @@ def cpu_row(hardware: Hardware) -> Gpu:
     """The processor in the planner's words: its memory is what other programs leave free now."""
     return Gpu(
         id=CPU,
-        name=platform.processor() or platform.machine() or "CPU",
+        name=f"{platform.machine() or 'CPU'} processor",
         vendor="cpu",
         label_gb=max(1, round(hardware.memory_bytes / GB)),
         memory_bytes=max(1, hardware.available_bytes),
@@ -100,7 +100,7 @@ def _cards(said: str) -> tuple[Card, ...]:
 
 
 def _card(row: list[str]) -> Card:
-    index, name, total, used, capability, mig = row
+    number, name, total, used, capability, mig = row
     total_bytes = _mib(total)
     gpu = _gpu(name, total_bytes, capability)
     problem = ""
@@ -111,7 +111,7 @@ def _card(row: list[str]) -> Card:
     elif total_bytes and _mib(used) > (1 - FREE_LEAST) * total_bytes:
         gib = _mib(used) / 2**30
         problem = f"other programs use {gib:.1f} of its {total_bytes / 2**30:.1f} GiB"
-    return Card(int(index), gpu, problem)
+    return Card(int(number), gpu, problem)
 
 
 def _gpu(name: str, total_bytes: int, capability: str) -> Gpu:

@@ -141,7 +141,7 @@ class LocalMachine:
                 time.sleep(min(LOOK_SECONDS, seconds))
 
     def shell(self, words: Sequence[str]) -> tuple[list[str], dict[str, str], Path]:
-        """What `soong ssh` runs there: arguments, environment and folder; a login shell, or `words` joined as ssh does."""
+        """What `soong ssh` runs there: arguments, environment, folder. `words` are joined as ssh does."""
         program = self.environment.get("SHELL") or shutil.which("bash") or "/bin/sh"
         line = [program, "-c", " ".join(words)] if words else [program, "-l"]
         return line, self.environment, self.home

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from soong.clouds.lambda_cloud.client import LambdaClient
+from soong.clouds.lambda_cloud.pacing import Pace
 from soong.clouds.lambda_cloud.provider import LambdaProvider
 from soong.clouds.lambda_cloud.service import Service
 from soong.clouds.sandbox import process
@@ -31,7 +32,8 @@ class SandboxProvider(LambdaProvider):
         hints = ("soong sandbox",)
         service = Service("the sandbox", f"{running.url}/", key_hints=hints, later_hints=hints)
         clock = SandboxClock(running.files.clock)
-        client = LambdaClient(key, url=running.url, clock=clock, service=service)
+        pace = Pace(f"{key.fingerprint}-rehearsal", clock)  # moments of this clock mean nothing to another one
+        client = LambdaClient(key, url=running.url, clock=clock, service=service, pace=pace)
         super().__init__(client, cloud="sandbox", costs_money=False)
         self.running = running
 

@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 HERE = Path(__file__).resolve().parent
 MARK = "SOONG_SERVING"
 """Everything started here carries this in its environment, so that it can be found however far it detaches."""
-HELPER = "SOONG_HELPER"
-"""Carried by what must not outlive this program: installers and downloads."""
+ROLE = "SOONG_ROLE"
+"""Carried too: `engine`, `gate`, or `helper` for what must not outlive this program: installers and downloads."""
 
 LOG_LINES = 50
 LINE_SECONDS = 2.0
@@ -290,9 +290,9 @@ def group_lives(pid: int) -> bool:
     return True
 
 
-def end_marked(*, helpers_only: bool) -> None:
-    """End what an earlier life of this program has left behind."""
-    wanted = {f"{MARK}={HERE}".encode()} | ({f"{HELPER}=1".encode()} if helpers_only else set())
+def end_marked(role: str = "") -> None:
+    """End what this program has started, in an earlier life too; only one role of it, if one is named."""
+    wanted = {f"{MARK}={HERE}".encode()} | ({f"{ROLE}={role}".encode()} if role else set())
     for sign in (signal.SIGTERM, signal.SIGKILL, signal.SIGKILL):
         left = [pid for pid in process_ids() if wanted <= environment_of(pid) and start_time(pid)]
         for pid in left:
@@ -347,7 +347,7 @@ def helper(
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 cwd=HERE,
-                env={**marked(**{HELPER: "1"}), **(env or {})},
+                env={**marked(**{ROLE: "helper"}), **(env or {})},
             )
         except OSError as error:
             raise StepError(f"{argv[0]} cannot be started: {error}", reason="exited") from None
@@ -408,7 +408,7 @@ def check_cuda(orders: Orders, progress: Progress) -> None:
             timeout=CUDA_SECONDS,
             check=False,
             stdin=subprocess.DEVNULL,
-            env=marked(**{HELPER: "1"}),
+            env=marked(**{ROLE: "helper"}),
         )
         found = json.loads(ended.stdout)
     except subprocess.TimeoutExpired:
@@ -454,6 +454,12 @@ def make_environment(orders: Orders, progress: Progress) -> Path:
         threading.Thread(target=keep, args=(folder, archive), daemon=True).start()
     progress.done(f"installed by {with_tool}")
     return folder
+
+
+def python_of(environment: Path) -> str:
+    """The interpreter of an environment; where there is none, the one that runs this."""
+    found = environment / "bin" / "python"
+    return str(found) if found.exists() else sys.executable
 
 
 def environment_name(wish: dict[str, Any]) -> str:
@@ -678,7 +684,7 @@ def download(orders: Orders, environment: Path, folder: Path, total: int, progre
     if token := read_token():
         env["HF_TOKEN"] = token
     watch = Watch(progress, lambda: size_of(folder), total or None)
-    words = [str(environment / "bin" / "python"), str(HERE / "boot.py"), "fetch", str(folder)]
+    words = [python_of(environment), str(HERE / "boot.py"), "fetch", str(folder)]
     for pause in (*RETRY_SECONDS, None):
         try:
             helper(words, log, deadline - time.monotonic(), watch, env)
@@ -864,11 +870,11 @@ class Daemon:
     """A process that outlives this program and is found again by its next life.
 
     Args:
-        name: names its log and its record. argv, env: how it is started.
+        name: names its log and its record. argv, env: how it is started. port: where it will listen.
     """
 
-    def __init__(self, name: str, argv: list[str], env: dict[str, str]) -> None:
-        self.name, self.argv, self.env = name, argv, env
+    def __init__(self, name: str, argv: list[str], env: dict[str, str], port: int) -> None:
+        self.name, self.argv, self.env, self.port = name, argv, env, port
         self.process: subprocess.Popen[bytes] | None = None
         self.pid = 0
         self.began = ""
@@ -886,7 +892,10 @@ class Daemon:
         return hashlib.sha256(json.dumps([self.argv, self.env], sort_keys=True).encode()).hexdigest()
 
     def ensure(self) -> bool:
-        """Have it run; returns whether it ran already. One with other orders is ended first."""
+        """Have it run; returns whether it ran already.
+
+        One with other orders, or one that was started but not written down any more, is ended first.
+        """
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
             said = json.loads(self.record.read_bytes())
             pid, began = int(said["pid"]), str(said["began"])
@@ -895,6 +904,8 @@ class Daemon:
                     self.pid, self.began = pid, began
                     return True
                 end_group(pid)
+        end_marked(self.name)
+        check_free(self.port, self.name)
         self.start()
         return False
 
@@ -911,7 +922,7 @@ class Daemon:
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                     cwd=HERE,
-                    env={**marked(), **self.env},
+                    env={**marked(**{ROLE: self.name}), **self.env},
                 )
             except OSError as error:
                 raise StepError(f"{self.argv[0]} cannot be started: {error}", reason="exited") from None
@@ -990,7 +1001,7 @@ def check_free(port: int, name: str) -> None:
 def engine_of(orders: Orders, environment: Path, model: str, port: int) -> Daemon:
     """The engine, with the words of its command filled in."""
     words = {
-        "{python}": str(environment / "bin" / "python"),
+        "{python}": python_of(environment),
         "{bin}": str(environment / "bin"),
         "{model}": model,
         "{port}": str(port),
@@ -1005,7 +1016,7 @@ def engine_of(orders: Orders, environment: Path, model: str, port: int) -> Daemo
     env.setdefault("PATH", f"{environment / 'bin'}:{os.environ.get('PATH', '')}")
     if orders.weights.get("repository"):
         env.setdefault("HF_HUB_OFFLINE", "1")
-    return Daemon("engine", argv, env)
+    return Daemon("engine", argv, env, port)
 
 
 def start_engine(
@@ -1016,8 +1027,6 @@ def start_engine(
     engine = engine_of(orders, environment, model, ports[0])
     if not engine.argv:
         raise StepError("no command for the engine", reason="orders")
-    if not is_recorded(engine):
-        check_free(ports[0], "engine")
     was_there = engine.ensure()
     deadline = time.monotonic() + orders.ready_seconds
     path = str(orders.engine.get("health") or "/health")
@@ -1037,24 +1046,14 @@ def start_engine(
     return engine
 
 
-def is_recorded(daemon: Daemon) -> bool:
-    """Whether one that was started before still runs, with whatever orders."""
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        said = json.loads(daemon.record.read_bytes())
-        return bool(said["began"]) and start_time(int(said["pid"])) == said["began"]
-    return False
-
-
 def start_gate(ports: tuple[int, int]) -> Daemon:
     """The gate runs, and lets nobody in without the key."""
     key = HERE / "api_key"
     if not key.exists() or not key.read_text().strip():
         raise StepError("there is no key for the endpoint", reason="orders")
     key.chmod(0o600)
-    gate = Daemon("gate", [sys.executable, str(HERE / "gate.py"), str(ports[1]), str(ports[0]), str(key)], {})
-    gate.env = {"SOONG_KEY_STAMP": str(stamp_of(key))}
-    if not is_recorded(gate):
-        check_free(ports[1], "gate")
+    argv = [sys.executable, str(HERE / "gate.py"), str(ports[1]), str(ports[0]), str(key)]
+    gate = Daemon("gate", argv, {"SOONG_KEY_STAMP": str(stamp_of(key))}, ports[1])
     gate.ensure()
     deadline = time.monotonic() + TERM_SECONDS
     while answer_of(ports[1], "/") != 401:
@@ -1102,7 +1101,7 @@ def run() -> int:
         (HERE / "wanted").touch()
         write_whole(HERE / "boot.pid", json.dumps({"pid": os.getpid()}))
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-        end_marked(helpers_only=True)
+        end_marked("helper")
         progress = Progress()
         try:
             serve(progress)
@@ -1179,7 +1178,7 @@ def stop() -> int:
 def end_everything() -> None:
     """End all that was started here; without a /proc to look in, what was written down."""
     if Path("/proc/self/environ").exists():
-        end_marked(helpers_only=False)
+        end_marked()
         return
     for name in ("boot.pid", "gate.json", "engine.json"):
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):

@@ -96,7 +96,7 @@ async def serve(listen_port: int, engine_port: int, key: str) -> None:
     async def met(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await one_request((reader, writer), engine_port, key)
-        except (OSError, EOFError, asyncio.TimeoutError, ClientLeftError):
+        except (OSError, EOFError, asyncio.TimeoutError, asyncio.LimitOverrunError, ClientLeftError):
             writer.transport.abort()
         finally:
             writer.close()
@@ -199,7 +199,7 @@ async def exchange(client: Line, engine: Line, request: Request, engine_port: in
     """The body over and the answer back, at the same time; ends with the answer, or when the client leaves."""
     engine[1].write(forwarded(request, engine_port))
     began = asyncio.Event()
-    answering = asyncio.ensure_future(answer(engine[0], client[1], began))
+    answering = asyncio.ensure_future(answer(request, engine[0], client[1], began))
     sending = asyncio.ensure_future(send_and_watch(client[0], engine[1], request.length))
     try:
         await asyncio.wait({answering, sending}, return_when=asyncio.FIRST_COMPLETED)
@@ -289,11 +289,13 @@ async def read_line(reader: asyncio.StreamReader) -> bytes:
         raise RefusedError(400, "a chunk of the body cannot be read") from None
 
 
-async def answer(engine: asyncio.StreamReader, client: asyncio.StreamWriter, began: asyncio.Event) -> None:
+async def answer(
+    request: Request, engine: asyncio.StreamReader, client: asyncio.StreamWriter, began: asyncio.Event
+) -> None:
     """The engine's answer, piece by piece as it comes; `began` is set once the client has seen some of it.
 
     Raises:
-        RefusedError: there is none. OSError: the engine broke off in the middle.
+        RefusedError: there is none. OSError, EOFError: the engine broke off in the middle.
     """
     while True:
         head = await read_answer_head(engine)
@@ -302,10 +304,50 @@ async def answer(engine: asyncio.StreamReader, client: asyncio.StreamWriter, beg
         client.write(told_to_close(head) if status >= 200 else head)
         if status >= 200:
             break
-    while data := await engine.read(CHUNK_BYTES):
+    if request.line.startswith("HEAD ") or status in {204, 304}:
+        return
+    if header_of(head, b"transfer-encoding") == b"chunked":
+        await pour_chunks(engine, client)
+        return
+    length = header_of(head, b"content-length")
+    await pour(engine, client, int(length) if length.isdigit() else None)
+
+
+def header_of(head: bytes, name: bytes) -> bytes:
+    """A header of the answer, in small letters; empty when it is not there."""
+    for line in head.split(b"\r\n")[1:]:
+        given, _, value = line.lower().partition(b":")
+        if given == name:
+            return value.strip()
+    return b""
+
+
+async def pour(engine: asyncio.StreamReader, client: asyncio.StreamWriter, length: int | None) -> None:
+    """The next `length` bytes, or all until the engine hangs up."""
+    while length is None or length > 0:
+        data = await engine.read(CHUNK_BYTES if length is None else min(CHUNK_BYTES, length))
+        if not data and length is not None:
+            raise EOFError
+        if not data:
+            return
+        length = None if length is None else length - len(data)
         client.write(data)
         await client.drain()
-    await client.drain()
+
+
+async def pour_chunks(engine: asyncio.StreamReader, client: asyncio.StreamWriter) -> None:
+    """A chunked body, as it is, to its end: an engine may leave the connection open after it."""
+    while True:
+        line = await engine.readuntil(b"\r\n")
+        client.write(line)
+        if not (found := CHUNK_SIZE.fullmatch(line[:-2])):
+            raise EOFError
+        if int(found[1], 16) == 0:
+            break
+        await pour(engine, client, int(found[1], 16) + 2)
+    while line != b"\r\n":
+        line = await engine.readuntil(b"\r\n")
+        client.write(line)
 
 
 async def read_answer_head(engine: asyncio.StreamReader) -> bytes:

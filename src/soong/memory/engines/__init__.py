@@ -49,6 +49,19 @@ def parts(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSett
     return found
 
 
+def remarks(
+    model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings, *, lacking: Footprint | None
+) -> tuple[str, ...]:
+    """What else a person should know of a plan, in words; nothing for engines that have nothing to say.
+
+    Args:
+        model, gpu, workload, settings: as for `footprint`. lacking: the footprint, where it does not fit.
+    """
+    spoken = getattr(_module(settings.name), "remarks", None)
+    found: tuple[str, ...] = spoken(model, gpu, workload, settings, lacking=lacking) if spoken else ()
+    return found
+
+
 def supports(model: ServedModel, gpu: Gpu, settings: EngineSettings) -> str | None:
     """Why the engine cannot run this model on this GPU, whatever the memory; None when it can."""
     from soong.memory.engines._support import reason_against

@@ -8,13 +8,16 @@ own is only warned of. Several GPUs take layers in turn, the output counting as 
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from soong.memory.engines import _facts, _llama_cache
+from soong.memory.engines import _facts, _llama_cache, _llama_explained
 from soong.memory.engines._constants import engine_tables, rules, version_tuple
+from soong.memory.engines._llama_explained import context_note
 from soong.memory.engines._llama_graph import INPUT_COPIES, Batch, Shape, compute_buffer_bytes
 from soong.memory.engines._llama_shape import read_shape
-from soong.memory.engines._llama_weights import gpu_of_layer, layer_count, weights_by_gpu
+from soong.memory.engines._llama_weights import gpu_of_layer, groups, layer_bytes, layer_count, weights_by_gpu
 from soong.memory.footprint import Footprint
 from soong.models.architecture import AttentionCache, LatentCache
 
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from soong.memory.footprint import EngineSettings, ServedModel, Workload
     from soong.models.architecture import Architecture
     from soong.models.quantization import Quantization
+
+__all__ = ("context_note", "explained", "footprint", "launch_argv", "remarks")
 
 NAME = "llama.cpp"
 GIB = 1 << 30
@@ -45,6 +50,10 @@ FLASH_PAIRS = {(192, 128): 8, (320, 256): 32, (512, 512): 2, (576, 512): 2}
 
 WORD_FLAG_SINCE = (6325,)
 """Before llama.cpp pull request 15434 (2025-08) `--flash-attn` took no value."""
+
+
+BATCH_TOKENS = 2048
+"""`--batch-size` unless told otherwise, which bounds the micro batch: `common/common.h`, `src/llama-context.cpp`."""
 
 
 class _Prepared(NamedTuple):
@@ -74,6 +83,7 @@ class _Share(NamedTuple):
 
 _prepared: dict[tuple[Any, ...], _Prepared] = {}
 _computed: dict[tuple[Any, ...], int] = {}
+_from_the_back: dict[tuple[Any, ...], tuple[int, ...]] = {}
 
 
 def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings) -> Footprint:
@@ -102,7 +112,8 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
         runtime += _scratch_bytes(prepared, workload, type_name, batch_tokens)
     free = gpu.memory_bytes - runtime - share.total
     refusal = _refusal(prepared, type_name, free)
-    return _made(model, gpu, workload, prepared, share, _Left(runtime, free, refusal, batch_tokens))
+    left = _Left(runtime, free, refusal, batch_tokens, _before_rules(settings.version))
+    return _made(model, gpu, workload, prepared, share, left)
 
 
 class _Left(NamedTuple):
@@ -110,6 +121,7 @@ class _Left(NamedTuple):
     free: int
     refusal: str
     batch_tokens: int
+    before_rules: bool
 
 
 def _made(
@@ -118,7 +130,7 @@ def _made(
     limits = _limits(model, workload, prepared, share, left)
     cells = _llama_cache.padded(workload.context_tokens)
     per_token = limits.token_bytes
-    uncertainty = _uncertainty(model, left.runtime, share)
+    uncertainty = _uncertainty(model, left, share)
     return Footprint(
         total_bytes=gpu.memory_bytes,
         runtime_bytes=left.runtime,
@@ -296,13 +308,17 @@ def _scratch_bytes(prepared: _Prepared, workload: Workload, type_name: str, batc
 
 def _share(prepared: _Prepared, place: int, workload: Workload, batch_tokens: int, compute: int) -> _Share:
     """The buffers of one GPU; every kind of layer is taken to be spread evenly."""
-    part, whole = prepared.gpu_layers[place], prepared.layers
-    kinds = prepared.kinds
-    if part != whole:
-        kinds = tuple(kind._replace(layers=-(-kind.layers * part // whole)) for kind in kinds)
+    kinds = _kinds_of(prepared, place)
     one = _llama_cache.slot_bytes(kinds, workload.context_tokens, batch_tokens)
     state = sum(kind.layers * kind.state_bytes for kind in kinds) * workload.sequences
     return _Share(prepared.weights[place], one * workload.sequences, state, compute, one)
+
+
+def _kinds_of(prepared: _Prepared, place: int) -> tuple[CacheKind, ...]:
+    part, whole = prepared.gpu_layers[place], prepared.layers
+    if part == whole:
+        return prepared.kinds
+    return tuple(kind._replace(layers=-(-kind.layers * part // whole)) for kind in prepared.kinds)
 
 
 def _pool_bytes(prepared: _Prepared, workload: Workload, batch_tokens: int) -> int:
@@ -315,7 +331,7 @@ def _token_bytes(kinds: tuple[CacheKind, ...]) -> int:
     return sum(kind.layers * kind.token_bytes // kind.ratio for kind in kinds if not kind.window)
 
 
-def _uncertainty(model: ServedModel, runtime: int, share: _Share) -> int:
+def _uncertainty(model: ServedModel, left: _Left, share: _Share) -> int:
     table = engine_tables()[NAME]["uncertainty"]
     weights = (
         0
@@ -324,16 +340,129 @@ def _uncertainty(model: ServedModel, runtime: int, share: _Share) -> int:
     )
     return int(
         table["activations_fraction"] * share.compute
-        + table["runtime_fraction"] * runtime
+        + table["runtime_fraction"] * left.runtime
         + weights
         + table["unseen_gpu_bytes"]
+        + (table["old_build_fraction"] * (share.pool + share.compute) if left.before_rules else 0)
     )
 
 
+def explained(
+    model: ServedModel, workload: Workload, settings: EngineSettings
+) -> tuple[_llama_explained.Line, ...]:
+    """The footprint's terms opened into lines; those of a section add up to its term.
+
+    Args:
+        model, workload, settings: as for `footprint`.
+    """
+    constants = rules(NAME, settings.version)
+    gpus = settings.tensor_parallel * settings.pipeline_parallel
+    type_name = CACHE_TYPES.get(workload.kv_dtype, "F16")
+    prepared = _prepare(model, type_name, gpus)
+    tokens = _micro_batch_tokens(constants, workload, settings)
+    compute = _compute_bytes(prepared, constants, workload, type_name, tokens, gpus)
+    shares = [_share(prepared, place, workload, tokens, compute) for place in range(gpus)]
+    place = max(range(gpus), key=lambda number: shares[number].total)
+    held = groups(model.architecture, _storage(model))
+    context, late = int(constants["driver_context_bytes"]), 0
+    if not constants["scratch_reserved"]:
+        late = _scratch_bytes(prepared, workload, type_name, tokens)
+    return (
+        *_llama_explained.weight_lines(
+            held, sum(one.size_bytes for one in held if not one.on_host), prepared.weights[place]
+        ),
+        *_llama_explained.cache_lines(_kinds_of(prepared, place), workload, tokens, type_name),
+        *_llama_explained.compute_lines(
+            _batch(prepared, constants, workload, type_name, tokens, gpus), compute
+        ),
+        _llama_explained.Line("runtime", "CUDA context", context, "taken by driver and library, measured"),
+        _llama_explained.Line("runtime", "scratch", late, "to unpack a cache, when first needed"),
+    )
+
+
+def remarks(
+    model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings, *, lacking: Footprint | None
+) -> tuple[str, ...]:
+    """Builds that are older than the rules, and what can be done on a GPU that is too small."""
+    found = []
+    if lacking is not None and settings.tensor_parallel * settings.pipeline_parallel == 1:
+        found.append(_partial(model, gpu, workload, settings, lacking))
+    if _before_rules(settings.version):
+        since = engine_tables()[NAME]["modelled_since"]
+        found.append(
+            f"{settings.version} is older than the rules, which begin with {since}: figures may be far off"
+        )
+    return tuple(filter(None, found))
+
+
+def _before_rules(version: str) -> bool:
+    return version_tuple(version) < version_tuple(engine_tables()[NAME]["modelled_since"])
+
+
+def _partial(
+    model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings, whole: Footprint
+) -> str:
+    """How many layers the GPU holds with the rest on the CPU; empty where none.
+
+    `--n-gpu-layers` counts from the back, the output first (`src/llama-model.cpp` load_tensors). When a prompt is read,
+    the GPU computes the CPU's layers too: their matrices or their cache pass through the compute buffer in turn
+    (`ggml-backend.cpp`, op_offload), of which one layer's are allowed for.
+    """
+    held = _facts.kept(_from_the_back, (model.key,), lambda: _summed_from_the_back(model))
+    if whole.free_bytes >= 0 or len(held) <= LEAST_SUMS:
+        return ""
+    passing = max(held[0], _largest_cache_bytes(model, workload, settings))
+    room = gpu.memory_bytes - whole.runtime_bytes - whole.activations_bytes - passing
+    caches, layers = whole.kv_pool_bytes + whole.state_bytes, len(held) - LEAST_SUMS
+    count = bisect_right(
+        range(1, len(held)), room, key=lambda number: held[number] + caches * (number - 1) // layers
+    )
+    if not count:
+        return ""
+    return f"fits with `-ngl {count}` of {layers + 1} layers, the rest on the CPU, which is slow"
+
+
+LEAST_SUMS = 2
+"""The largest layer and the output: a model without layers has no more."""
+
+
+def _largest_cache_bytes(model: ServedModel, workload: Workload, settings: EngineSettings) -> int:
+    """Keys and values of one layer, all slots."""
+    tokens = _micro_batch_tokens(rules(NAME, settings.version), workload, settings)
+    type_name = CACHE_TYPES.get(workload.kv_dtype, "F16")
+    key = (model.key, type_name, 1)
+    kinds = _facts.kept(_prepared, key, lambda: _prepare(model, type_name, 1)).kinds
+    of_layers = (
+        kind.token_bytes * _llama_cache.cells(kind, workload.context_tokens, tokens)
+        for kind in kinds
+        if kind.token_bytes
+    )
+    return max(of_layers, default=0) * workload.sequences
+
+
+def _summed_from_the_back(model: ServedModel) -> tuple[int, ...]:
+    """The largest layer; then the bytes of the last 1, 2, ... layers, the output being the last."""
+    *layers, output = layer_bytes(model.architecture, _storage(model))
+    return (max(layers, default=0), *accumulate([output, *reversed(layers)]))
+
+
 def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -> tuple[str, ...]:
-    """The command that starts the server as it was planned. A name with one slash is a Hub repository."""
-    source = "--hf-repo" if model_name.count("/") == 1 and not model_name.endswith(".gguf") else "--model"
-    argv = ["llama-server", source, model_name, "--n-gpu-layers", "999"]
+    """The command that starts the server as it was planned.
+
+    Flags as `common/arg.cpp` of build 10662 reads them. `--parallel` of any number keeps the slots' caches apart
+    (`tools/server/server.cpp` shares one only where the number is left to it); a context and layers that are given
+    are not changed by `--fit` (`common/fit.cpp`).
+
+    Args:
+        model_name: a file's path, or ORG/NAME:MIXTURE on the Hub. workload, settings: what was planned.
+    """
+    hub = model_name.count("/") == 1 and not model_name.endswith(".gguf")
+    argv = ["llama-server", "--hf-repo" if hub else "--model", model_name]
+    if hub and version_tuple(settings.version) >= WORD_FLAG_SINCE:
+        argv.append(
+            "--no-mmproj"
+        )  # else a vision tower is loaded from the same repository, which was not planned
+    argv += ["--n-gpu-layers", "999", *_split_flags(settings.tensor_parallel * settings.pipeline_parallel)]
     argv += [
         "--ctx-size",
         str(_llama_cache.padded(workload.context_tokens) * workload.sequences),
@@ -342,10 +471,16 @@ def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -
     ]
     if settings.max_num_batched_tokens:
         argv += ["--ubatch-size", str(settings.max_num_batched_tokens)]
-    argv += _cache_flags(workload, settings)
-    if settings.tensor_parallel * settings.pipeline_parallel > 1:
-        argv += ["--split-mode", "layer"]
-    return tuple(argv)
+        if settings.max_num_batched_tokens > BATCH_TOKENS:
+            argv += ["--batch-size", str(settings.max_num_batched_tokens)]
+    return (*argv, *_cache_flags(workload, settings))
+
+
+def _split_flags(gpus: int) -> tuple[str, ...]:
+    """Equal parts, which llama.cpp would else take from what is free at the start; one GPU where one was planned."""
+    if gpus == 1:
+        return "--split-mode", "none"
+    return "--split-mode", "layer", "--tensor-split", ",".join(["1"] * gpus)
 
 
 def _cache_flags(workload: Workload, settings: EngineSettings) -> list[str]:

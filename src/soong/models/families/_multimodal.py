@@ -37,6 +37,7 @@ TEXT_MODEL_TYPES = {
     "kimi_k2": "deepseek_v3",
     "ministral3": "mistral",
     "glm4v_text": "glm4",
+    "glm_ocr_text": "glm4",
     "glm4v_moe_text": "glm4_moe",
 }
 """Text sections that are built like a plain language model, by the model type of that model."""

@@ -1,8 +1,10 @@
-"""GLM-4.1V and GLM-4.5V: gated blocks, a convolution that merges four patches, a gated projector."""
+"""GLM-4.1V, GLM-4.5V and GLM-OCR: gated blocks, a convolution that merges four patches, a gated projector."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from soong.models.families import _multimodal, _towers
 
@@ -26,9 +28,15 @@ def read(config: Config) -> Architecture:
         prefix="model.language_model",
         model_type=section.text("model_type", default),
         # Glm4vTextConfig has no head size of its own, unlike Glm4Config.
-        defaults={"head_dim": max(1, section.integer("hidden_size", least=1) // heads)},
+        defaults={
+            "head_dim": max(1, section.integer("hidden_size", least=1) // heads),
+            **({"attention_bias": False} if config.text("model_type") == "glm_ocr" else {}),
+        },
     )
-    return _multimodal.joined(config, text, _tower("model.visual", config.section("vision_config")))
+    vision = config.section("vision_config")
+    if config.text("model_type") == "glm_ocr":
+        return _multimodal.joined(config, text, _reader_tower("model.visual", vision, section))
+    return _multimodal.joined(config, text, _tower("model.visual", vision))
 
 
 def _tower(prefix: str, vision: Config) -> list[Weight]:
@@ -64,4 +72,46 @@ def _tower(prefix: str, vision: Config) -> list[Weight]:
         *_towers.linear(f"{prefix}.merger.proj", out, out, "projector", "column", bias=False),
         *_towers.norm(f"{prefix}.merger.post_projection_norm", out, "projector"),
         *_towers.mlp(f"{prefix}.merger.", layer, projector),
+    ]
+
+
+def _reader_tower(prefix: str, vision: Config, section: Config) -> list[Weight]:
+    """GLM-OCR's tower: no table of positions, and a projector as wide as the language model's layers.
+
+    Source: transformers `modeling_glm_ocr.py`; vLLM 0.33 `glm_ocr.py`.
+    """
+    hidden = vision.integer("hidden_size", default=1024, least=1)
+    inner = vision.integer("intermediate_size", default=4096, least=1)
+    out = vision.integer("out_hidden_size", default=1536, least=1)
+    wide = section.integer("intermediate_size", default=4096, least=1)
+    merge = vision.integer("spatial_merge_size", default=2, least=1)
+    heads = vision.integer("num_heads", default=16, least=1)
+    bias = vision.flag("attention_bias", default=True)
+    layer = _towers.Layer(
+        attention="attn.",
+        qkv=("qkv",),
+        out="proj",
+        up=("gate_proj", "up_proj"),
+        down="down_proj",
+        norms=("norm1", "norm2"),
+        qkv_bias=bias,
+        out_bias=bias,
+        mlp_bias=bias,
+        norm_bias=False,
+    )
+    size = _towers.Sizes(hidden=hidden, inner=inner, depth=_towers.depth(vision, "depth", default=24))
+    projector = _towers.Sizes(hidden=out, inner=wide, depth=1, part="projector")
+    layers = tuple(range(size.depth))
+    return [
+        *_towers.convolution(f"{prefix}.patch_embed.proj", _towers.patches(vision, hidden, frames=2)),
+        *_towers.encoder(f"{prefix}.blocks.{{}}", layer, size),
+        *(
+            _towers.vector(f"{prefix}.blocks.{{}}.attn.{name}", hidden // heads, "vision", layers=layers)
+            for name in ("q_norm", "k_norm")
+        ),
+        *_towers.norm(f"{prefix}.post_layernorm", hidden, bias=False),
+        *_towers.convolution(f"{prefix}.downsample", (out, hidden, merge, merge)),
+        *_towers.linear(f"{prefix}.merger.proj", out, out, "projector", "column", bias=False),
+        *_towers.norm(f"{prefix}.merger.post_projection_norm", out, "projector"),
+        *_towers.mlp(f"{prefix}.merger.", msgspec.structs.replace(layer, mlp="", mlp_bias=False), projector),
     ]

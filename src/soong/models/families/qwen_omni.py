@@ -1,4 +1,4 @@
-"""Qwen's omni models: the thinker hears, sees and writes; the talker, which speaks, is not served."""
+"""Qwen's omni models: the thinker hears, sees and writes; the talker, which speaks, is not served. And Qwen3-ASR."""
 
 from __future__ import annotations
 
@@ -23,6 +23,9 @@ def read(config: Config) -> Architecture:
     thinker = config.section("thinker_config") if "thinker_config" in config else config
     text = _multimodal.read_text(thinker, _multimodal.text_section(thinker), prefix="thinker.model")
     vision, audio = thinker.section("vision_config"), thinker.section("audio_config")
+    if config.text("model_type") == "qwen3_asr":  # a thinker without eyes: vLLM 0.33 `qwen3_asr.py`
+        heard = _audio_3("thinker.audio_tower", audio)
+        return _multimodal.joined(config, text, heard, head="thinker.lm_head")
     if config.text("model_type").startswith("qwen2_5"):
         towers = [
             *qwen_vl.tower_2_5("thinker.visual", vision),

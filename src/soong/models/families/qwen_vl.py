@@ -1,4 +1,4 @@
-"""Qwen's vision-language models: Qwen2-VL, Qwen2.5-VL, Qwen3-VL, Qwen3.5 and their mixtures of experts."""
+"""Qwen's vision-language models, Qwen2-VL to Qwen3.5 and their mixtures of experts, and EXAONE 4.5, built alike."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ def read(config: Config) -> Architecture:
         tower = tower_2 if kind == "qwen2_vl" else tower_2_5
         return _multimodal.joined(config, text, tower("visual", vision))
     text = _multimodal.read_text(config, section, prefix="model.language_model")
+    if kind == "exaone4_5":
+        return _multimodal.joined(config, text, tower_2_5("model.visual", vision))
     deepstack = 3 if kind.startswith("qwen3_vl") else 0
     whole = _multimodal.joined(config, text, tower_3("model.visual", vision, deepstack=deepstack))
     return replace(
@@ -83,15 +85,29 @@ def tower_2(prefix: str, vision: Config) -> list[Weight]:
 
 
 def tower_2_5(prefix: str, vision: Config) -> list[Weight]:
-    """Qwen2.5-VL's tower, also Qwen2.5-Omni's: gated MLPs and RMSNorms."""
+    """Qwen2.5-VL's tower, also Qwen2.5-Omni's and EXAONE 4.5's: gated MLPs and RMSNorms."""
     size = _towers.sizes(vision, hidden=3584, inner=3420, depth=32, heads=16)
     out = vision.integer("out_hidden_size", default=3584, least=1)
+    blocks = _towers.encoder(f"{prefix}.blocks.{{}}", _GATED_BLOCK, size)
+    if vision.text("model_type") == "exaone4_5_vision":
+        blocks = _with_shared_keys(blocks, vision, size.hidden)
     return [
         *_towers.convolution(
             f"{prefix}.patch_embed.proj", _towers.patches(vision, size.hidden, frames=2), bias=False
         ),
-        *_towers.encoder(f"{prefix}.blocks.{{}}", _GATED_BLOCK, size),
+        *blocks,
         *_merger(f"{prefix}.merger", vision, size.hidden, out, norm_bias=False),
+    ]
+
+
+def _with_shared_keys(blocks: list[Weight], vision: Config, hidden: int) -> list[Weight]:
+    """EXAONE 4.5's heads share keys and values: transformers `modeling_exaone4_5.py`, vLLM 0.33 `exaone4_5.py`."""
+    heads = vision.integer("num_heads", default=16, least=1)
+    shared = vision.integer("num_key_value_heads", default=8, least=1)
+    rows = hidden + 2 * shared * (hidden // heads)
+    return [
+        replace(weight, shape=(rows, *weight.shape[1:])) if ".attn.qkv" in weight.path else weight
+        for weight in blocks
     ]
 
 

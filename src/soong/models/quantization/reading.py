@@ -399,7 +399,9 @@ def _kv_dtype(section: Config) -> str:
     stated = section.values.get("kv_cache_quant_algo") or section.values.get("kv_cache_scheme")
     if isinstance(stated, dict):
         return "fp8" if stated.get("num_bits") == 8 and stated.get("type", "float") == "float" else ""
-    return "fp8" if isinstance(stated, str) and stated.upper() in {"FP8", "STATIC"} else ""
+    # AMD's FP8-KV repositories say "static", which neither engine takes as a wish: `torch_utils.py` of vLLM 0.33,
+    # `fp8.py` of SGLang 0.5.23.
+    return "fp8" if isinstance(stated, str) and stated.upper() == "FP8" else ""
 
 
 def _bitsandbytes(section: Config, method: str, dtype: str) -> Quantization:

@@ -1,0 +1,1 @@
+"""The whole journey with a real engine and a real model."""

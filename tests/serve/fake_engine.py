@@ -1,0 +1,80 @@
+"""An engine that serves no model: the same paths and the same words as a real one, by the standard library alone.
+
+It understands the flags that place an engine, and these variables: FAKE_ENGINE_FAIL, a file whose text it prints
+before it ends with 1; FAKE_ENGINE_DELAY, seconds before it listens.
+"""
+
+import json
+import os
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+
+def value(*names):
+    for name in names:
+        if name in sys.argv:
+            return sys.argv[sys.argv.index(name) + 1]
+    return ""
+
+
+MODEL = value("--served-model-name", "--alias") or "fake"
+WORDS = ("Paris", " is", " the", " capital", ".")
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, form, *values):
+        print("engine:", form % values, flush=True)
+
+    def answer(self, code, body, kind="application/json"):
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_GET(self):
+        if self.path == "/health":
+            self.answer(200, {})
+        elif self.path == "/v1/models":
+            self.answer(200, {"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+        elif self.path == "/metrics":
+            text = f'vllm:num_requests_running{{model_name="{MODEL}"}} 0\nvllm:num_requests_waiting{{model_name="{MODEL}"}} 0\n'
+            self.answer(200, text.encode(), "text/plain")
+        else:
+            self.answer(404, {"error": {"message": "no such path"}})
+
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if not asked.get("stream"):
+            message = {"role": "assistant", "content": "".join(WORDS)}
+            self.answer(200, {"model": MODEL, "choices": [{"index": 0, "message": message}]})
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.send_header("Connection", "close")
+        self.end_headers()
+        for word in WORDS:
+            piece = {"model": MODEL, "choices": [{"index": 0, "delta": {"content": word}}]}
+            self.wfile.write(b"data: " + json.dumps(piece).encode() + b"\n\n")
+            self.wfile.flush()
+        self.wfile.write(b"data: [DONE]\n\n")
+        self.close_connection = True
+
+
+def main():
+    print("argv:", json.dumps(sys.argv[1:]), flush=True)
+    fails = os.environ.get("FAKE_ENGINE_FAIL", "")
+    if fails and Path(fails).exists():
+        print(Path(fails).read_text(), flush=True)
+        sys.exit(1)
+    time.sleep(float(os.environ.get("FAKE_ENGINE_DELAY", "0")))
+    ThreadingHTTPServer((value("--host") or "127.0.0.1", int(value("--port"))), Handler).serve_forever()
+
+
+if __name__ == "__main__":
+    main()
