@@ -37,7 +37,7 @@ def test_start_serves_and_the_endpoint_is_here(
     rehearsal: Rehearsal,
     start: tuple[str, ...],  # noqa: F811
 ) -> None:
-    rehearsal.running.ask("POST", "clock", {"speed": 60})
+    rehearsal.running.ask("POST", "clock", {"speed": 240})
     begun = soong(*start)
     assert begun.code == 0, begun.err
     port = start[-1]
@@ -68,7 +68,7 @@ def test_an_engine_that_fails_is_said_with_what_it_costs(
     start: tuple[str, ...],
     tmp_path: Path,
 ) -> None:
-    rehearsal.running.ask("POST", "clock", {"speed": 60})
+    rehearsal.running.ask("POST", "clock", {"speed": 240})
     (tmp_path / "fails").write_text("ValueError: No available memory for the cache blocks.\n")
     failed = soong(*start)
     assert failed.code == 6
@@ -93,7 +93,7 @@ def test_run_gives_the_commands_code_and_leaves_nothing(
     engine_environment: Path,
 ) -> None:
     (engine_environment / "weights").mkdir()
-    rehearsal.running.ask("POST", "clock", {"speed": 60})
+    rehearsal.running.ask("POST", "clock", {"speed": 240})
     run = ("run", MODEL, "--cloud", "sandbox", "--yes", "--engine-env", str(engine_environment), "--")
     ran = rehearsal.spawn(*run, sys.executable, "-c", PROGRAM)
     out, err = ran.communicate(timeout=90)
@@ -112,7 +112,7 @@ def test_run_of_no_program_costs_nothing(
 
 def test_run_that_is_ended_ends_what_it_rented(rehearsal: Rehearsal, engine_environment: Path) -> None:  # noqa: F811
     (engine_environment / "weights").mkdir()
-    rehearsal.running.ask("POST", "clock", {"speed": 60})
+    rehearsal.running.ask("POST", "clock", {"speed": 240})
     run = ("run", MODEL, "--cloud", "sandbox", "--yes", "--engine-env", str(engine_environment), "--")
     ran = rehearsal.spawn(*run, "sleep", "600")
     until(lambda: any(one.serving == "ready" for one in rehearsal.ledger.open_rentals()), 60)

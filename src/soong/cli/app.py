@@ -48,10 +48,20 @@ COMMANDS = {
 }
 """Command name to its module in `soong.cli` and the line that the root help shows without importing it."""
 
+GROUPS = {
+    "Choose; no account needed": ("plan", "recommend", "models", "gpus", "offers"),
+    "Rent": ("available", "start", "status", "extend", "stop", "ssh", "costs"),
+    "Serve": ("run", "env", "logs", "tunnel"),
+    "Rehearse; costs nothing": ("rehearse", "sandbox"),
+    "Set up and look after": ("configure", "clouds", "config", "doctor", "reap", "completion", "help"),
+}
+"""How the root help groups the commands; one that is in no group stands at the end."""
+
 EPILOG = """\b
 Examples:
   soong plan llama-3.1-8b
   soong recommend --task coding --context 32k --quality budget
+  soong start --model llama-3.1-8b --cloud sandbox   (a rehearsal: costs nothing)
 """
 
 
@@ -83,8 +93,13 @@ class LazyGroup(click.Group):
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """The list in the root help, from `COMMANDS`, so that help imports nothing."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in COMMANDS.items()])
+        grouped = {name for names in GROUPS.values() for name in names}
+        rest = tuple(name for name in COMMANDS if name not in grouped)
+        for title, names in (*GROUPS.items(), ("More", rest)):
+            lines = [(name, COMMANDS[name][1]) for name in names if name in COMMANDS]
+            if lines:
+                with formatter.section(title):
+                    formatter.write_dl(lines)
 
 
 def unknown_command(word: str, known: Iterable[str], parent: str) -> UsageError:
@@ -130,8 +145,8 @@ def _print_version(ctx: click.Context, _: click.Parameter, value: object) -> Non
 def root(ctx: click.Context, out: output.Output) -> None:
     """Name an open-weights model: soong says how much GPU memory it needs and which GPU is the cheapest that holds it.
 
-    Nothing here needs an account, a key or the network; a Hugging Face id that is not in the catalogue is
-    read from the Hub.
+    Then it rents that GPU, serves the model, and proves that the rent ends. Choosing and rehearsing need no
+    account, no key and no network; a Hugging Face id that is not in the catalogue is read from the Hub.
     """
     if ctx.invoked_subcommand is None:
         from soong.cli import home

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from soong.cli import output
 from soong.cli.exit_codes import MEANINGS
 from soong.errors import NotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ENVIRONMENT = """\
 SOONG_HOME             one folder for everything soong keeps, in place of the system's own
@@ -44,7 +49,7 @@ Prices are data with a date: the packaged list says when each was read. Your own
 prices.toml, in soong's configuration folder, lie over them. The cheapest offer whose verdict is
 `fits` is recommended; memory size alone never decides."""
 
-TOPICS = {
+TOPICS: dict[str, Callable[[], str]] = {
     "environment": _environment,
     "exit-codes": lambda: "\n".join(f"{code.value:>3}  {meaning}" for code, meaning in MEANINGS.items()),
     "json": lambda: JSON,
