@@ -2,9 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+E2E ?= .e2e
 READY := $(VENV)/.ready
 
-.PHONY: setup demo rehearse test check bench crash tables picture clean
+.PHONY: setup demo rehearse test e2e check bench crash tables picture clean
 
 setup: $(READY)  ## a virtual environment with soong and its tools
 
@@ -26,6 +27,10 @@ rehearse: setup  ## rent, look, extend, stop: the whole life of a machine in the
 
 test: setup  ## the whole test suite
 	$(BIN)/python -m pytest -q
+
+e2e: setup  ## the whole journey with a real engine and model on this computer's CPU; compiles llama.cpp the first time
+	CMAKE_BUILD_PARALLEL_LEVEL=$${CMAKE_BUILD_PARALLEL_LEVEL:-2} $(BIN)/python -m tests.e2e.environment $(E2E)
+	SOONG_E2E_FOLDER=$(abspath $(E2E)) $(BIN)/python -m pytest -q tests/e2e
 
 check: setup  ## style, types, import directions, freshness of the compiled tables and of the tables in the docs
 	$(BIN)/ruff check src tests benchmarks

@@ -164,7 +164,7 @@ def listens_to_ctrl_c() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def until(condition: Callable[[], object], seconds: float = 20.0) -> None:
+def until(condition: Callable[[], object], seconds: float = 60.0) -> None:
     """Wait until it is so; fail when it never is."""
     ends_at = time.monotonic() + seconds
     while not condition():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import pytest
 
-from soong.cli.app import COMMANDS
+from soong.cli.app import COMMANDS, GROUPS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -218,3 +218,19 @@ def test_a_closed_pipe_is_no_error() -> None:
     ended = subprocess.run(script, shell=True, capture_output=True, text=True, check=False)
     assert ended.stderr == ""
     assert ended.stdout
+
+
+def test_every_command_has_a_group_in_the_root_help(soong: Soong) -> None:
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(COMMANDS)
+    text = soong("--help").out
+    for title in GROUPS:
+        assert f"{title}:" in text
+
+
+def test_help_environment_names_a_variable_for_every_setting(soong: Soong) -> None:
+    from soong.settings.config import SETTINGS
+
+    text = soong("help", "environment").out
+    assert [one.variable for one in SETTINGS.values() if one.variable not in text] == []
+    assert soong("help", "environment", "--json").json["topic"] == "environment"

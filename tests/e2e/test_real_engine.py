@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import pytest
 
+from soong.launch import guarding
 from tests.cli.rehearsal import Rehearsal, until
 from tests.e2e import environment as needs
 
@@ -91,6 +92,16 @@ class Person(Rehearsal):
 
     def hurry(self) -> None:
         self.running.ask("POST", "clock", {"speed": 600})
+
+    def is_left_alone(self) -> None:
+        """Nothing of it is left on this computer, once the guardian has stayed as long as it does."""
+        guardian = f"{self.home}/state/guardian/sandbox.nonce"
+        long_ago = time.time() - guarding.LINGER_SECONDS - 1
+        os.utime(guardian, (long_ago, long_ago))
+        ends_at = time.monotonic() + 60
+        while left := self.processes():
+            assert time.monotonic() < ends_at, left
+            time.sleep(0.1)
 
     def processes(self) -> dict[int, str]:
         """Everything that was started by soong or runs on its machines, but for the sandbox itself."""
@@ -201,7 +212,7 @@ def test_from_a_file_to_a_chat_and_a_proved_stop(person: Person) -> None:
     assert [one["confirmed"] for one in ended.json] == [True]
     assert person.alive == []
     until(lambda: status_of(f"{root}/health") == 0)
-    until(lambda: person.processes() == {}, 60)
+    person.is_left_alone()
 
 
 def quietly(client: OpenAI) -> str:
@@ -227,7 +238,22 @@ def test_run_gives_a_command_the_endpoint_and_returns_its_code(person: Person, t
     assert ended.code == 7, ended.out + ended.err
     assert "Paris" in told.read_text()
     assert person.alive == []
-    until(lambda: person.processes() == {}, 60)
+    person.is_left_alone()
+
+
+def test_a_machine_that_nobody_uses_is_ended_and_one_that_is_used_is_not(person: Person) -> None:
+    begun = person.start("--idle", "30m")
+    assert begun.code == 0, begun.out + begun.err
+    client = client_of(person)
+    used_until = time.monotonic() + 45
+    while time.monotonic() < used_until:
+        assert "Paris" in answer_of(client)
+        assert len(person.alive) == 1, "ended although it was used"
+        time.sleep(3)
+    until(lambda: person.alive == [], 150)
+    until(lambda: [one.phase for one in person.ledger.rentals()] == ["ended"], 60)
+    assert [one.end_reason for one in person.ledger.rentals()] == ["idle for 30 min"]
+    person.is_left_alone()
 
 
 def test_the_end_of_the_lease_stops_the_engine_and_the_meter(person: Person) -> None:
@@ -240,7 +266,7 @@ def test_the_end_of_the_lease_stops_the_engine_and_the_meter(person: Person) -> 
     until(lambda: not any("llama-server" in words for words in person.processes().values()), 60)
     person.hurry()
     until(lambda: person.alive == [], 120)
-    until(lambda: person.processes() == {}, 60)
+    person.is_left_alone()
     assert status_of(root) == 0
     (rental,) = person.soong("status", "--stopped", "--json").json["rentals"]
     assert rental["phase"] == "ended"

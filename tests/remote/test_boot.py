@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
+pytestmark = pytest.mark.slow
+
+
 class Machine:
     """A home with boot.py in it."""
 
@@ -430,7 +433,6 @@ def wheel(folder: Path) -> Path:
     return path
 
 
-@pytest.mark.slow
 def test_an_environment_is_made_kept_and_taken_from_the_filesystem(machine: Machine) -> None:
     shared = machine.root / "shared"
     shared.mkdir()
@@ -454,7 +456,6 @@ def test_an_environment_is_made_kept_and_taken_from_the_filesystem(machine: Mach
     assert found.stdout == b"4711\n"
 
 
-@pytest.mark.slow
 def test_an_environment_that_was_broken_off_is_made_anew(machine: Machine) -> None:
     wish = {"requirements": [str(wheel(machine.root))], "key": "demo"}
     machine.order(environment=wish)
@@ -467,7 +468,6 @@ def test_an_environment_that_was_broken_off_is_made_anew(machine: Machine) -> No
     machine.until("ready", "done", after=before, seconds=150)
 
 
-@pytest.mark.slow
 def test_packages_that_are_not_to_be_had_are_said(machine: Machine) -> None:
     machine.order(environment={"requirements": ["no-such-package-4711==1.0"], "key": "x"})
     assert machine.start().wait(150) == 1
@@ -516,3 +516,15 @@ def test_nothing_is_lost_of_a_line_that_was_cut_off(machine: Machine) -> None:
     machine.start()
     machine.until("ready", "done")
     assert len(machine.lines()) >= 10
+
+
+def test_halves_that_nothing_can_go_on_with_are_removed(tmp_path: Path) -> None:
+    folder = tmp_path / ".cache" / "huggingface" / "download"
+    folder.mkdir(parents=True)
+    lost = folder / f"MVShNYG3D1RZMjG9DGZiBolSwrg=.{'e2' * 32}.f47a3f97.incomplete"
+    resumable = folder / f"MVShNYG3D1RZMjG9DGZiBolSwrg=.{'e2' * 32}.incomplete"
+    for path in (lost, resumable):
+        path.write_bytes(b"half")
+    boot.drop_lost(tmp_path)
+    assert not lost.exists()
+    assert resumable.exists()

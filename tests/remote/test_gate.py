@@ -97,12 +97,12 @@ def raw(port: int, data: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "HEAD", "DELETE"])
-def test_every_path_is_closed_without_the_key(gate: int, engine: int, path: str, method: str) -> None:
-    status, body = ask(gate, method, path)
-    assert status == 401
-    if method != "HEAD":
-        assert json.loads(body)["error"]["code"] == 401
+def test_every_path_is_closed_without_the_key(gate: int, engine: int, path: str) -> None:
+    for method in ("GET", "POST", "OPTIONS", "HEAD", "DELETE"):
+        status, body = ask(gate, method, path)
+        assert status == 401
+        if method != "HEAD":
+            assert json.loads(body)["error"]["code"] == 401
     assert get(engine, "/seen")["requests"] == []
 
 

@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 
-def value(*names):
+def value(*names: str) -> str:
     for name in names:
         if name in sys.argv:
             return sys.argv[sys.argv.index(name) + 1]
@@ -23,13 +23,18 @@ MODEL = value("--served-model-name", "--alias") or "fake"
 WORDS = ("Paris", " is", " the", " capital", ".")
 
 
+def say(*words: str) -> None:
+    sys.stdout.write(" ".join(words) + "\n")
+    sys.stdout.flush()
+
+
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
-    def log_message(self, form, *values):
-        print("engine:", form % values, flush=True)
+    def log_message(self, form: str, *values: object) -> None:
+        say("engine:", form % values)
 
-    def answer(self, code, body, kind="application/json"):
+    def answer(self, code: int, body: object, kind: str = "application/json") -> None:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         self.send_response(code)
         self.send_header("Content-Type", kind)
@@ -37,18 +42,19 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         if self.path == "/health":
             self.answer(200, {})
         elif self.path == "/v1/models":
             self.answer(200, {"object": "list", "data": [{"id": MODEL, "object": "model"}]})
         elif self.path == "/metrics":
-            text = f'vllm:num_requests_running{{model_name="{MODEL}"}} 0\nvllm:num_requests_waiting{{model_name="{MODEL}"}} 0\n'
+            names = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+            text = "".join(f'{name}{{model_name="{MODEL}"}} 0\n' for name in names)
             self.answer(200, text.encode(), "text/plain")
         else:
             self.answer(404, {"error": {"message": "no such path"}})
 
-    def do_POST(self):
+    def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         if not asked.get("stream"):
             message = {"role": "assistant", "content": "".join(WORDS)}
@@ -66,11 +72,11 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
 
-def main():
-    print("argv:", json.dumps(sys.argv[1:]), flush=True)
+def main() -> None:
+    say("argv:", json.dumps(sys.argv[1:]))
     fails = os.environ.get("FAKE_ENGINE_FAIL", "")
     if fails and Path(fails).exists():
-        print(Path(fails).read_text(), flush=True)
+        say(Path(fails).read_text())
         sys.exit(1)
     time.sleep(float(os.environ.get("FAKE_ENGINE_DELAY", "0")))
     ThreadingHTTPServer((value("--host") or "127.0.0.1", int(value("--port"))), Handler).serve_forever()

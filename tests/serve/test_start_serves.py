@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from soong.launch.preflight import free_port
-from tests.cli.conftest import rehearsal, soong  # noqa: F401 - fixtures
 from tests.cli.rehearsal import MODEL, until
 
 if TYPE_CHECKING:
@@ -29,13 +28,14 @@ pytestmark = pytest.mark.slow
 def start(engine_environment: Path) -> tuple[str, ...]:
     (engine_environment / "weights").mkdir()
     port = str(free_port())
-    return ("start", "--model", MODEL, "--cloud", "sandbox", "--yes", "--engine-env", str(engine_environment), "--port", port)  # fmt: skip
+    common = ("--cloud", "sandbox", "--yes", "--engine-env", str(engine_environment))
+    return ("start", "--model", MODEL, *common, "--port", port)
 
 
 def test_start_serves_and_the_endpoint_is_here(
     soong: Soong,
     rehearsal: Rehearsal,
-    start: tuple[str, ...],  # noqa: F811
+    start: tuple[str, ...],
 ) -> None:
     rehearsal.running.ask("POST", "clock", {"speed": 240})
     begun = soong(*start)
@@ -63,8 +63,8 @@ def test_start_serves_and_the_endpoint_is_here(
 
 
 def test_an_engine_that_fails_is_said_with_what_it_costs(
-    soong: Soong,  # noqa: F811
-    rehearsal: Rehearsal,  # noqa: F811
+    soong: Soong,
+    rehearsal: Rehearsal,
     start: tuple[str, ...],
     tmp_path: Path,
 ) -> None:
@@ -89,7 +89,7 @@ sys.exit(7)
 
 
 def test_run_gives_the_commands_code_and_leaves_nothing(
-    rehearsal: Rehearsal,  # noqa: F811
+    rehearsal: Rehearsal,
     engine_environment: Path,
 ) -> None:
     (engine_environment / "weights").mkdir()
@@ -104,13 +104,14 @@ def test_run_gives_the_commands_code_and_leaves_nothing(
 
 def test_run_of_no_program_costs_nothing(
     soong: Soong, rehearsal: Rehearsal, engine_environment: Path
-) -> None:  # noqa: F811
-    refused = soong("run", MODEL, "--cloud", "sandbox", "--yes", "--engine-env", str(engine_environment), "--", "no-such-program")  # fmt: skip
+) -> None:
+    common = ("--cloud", "sandbox", "--yes", "--engine-env", str(engine_environment))
+    refused = soong("run", MODEL, *common, "--", "no-such-program")
     assert refused.code == 2
     assert rehearsal.bill == []
 
 
-def test_run_that_is_ended_ends_what_it_rented(rehearsal: Rehearsal, engine_environment: Path) -> None:  # noqa: F811
+def test_run_that_is_ended_ends_what_it_rented(rehearsal: Rehearsal, engine_environment: Path) -> None:
     (engine_environment / "weights").mkdir()
     rehearsal.running.ask("POST", "clock", {"speed": 240})
     run = ("run", MODEL, "--cloud", "sandbox", "--yes", "--engine-env", str(engine_environment), "--")

@@ -9,8 +9,10 @@ import click
 from soong import units
 from soong.cli import output, prompts
 from soong.cli.exit_codes import ExitCode
+from soong.errors import SoongError
 
 if TYPE_CHECKING:
+    from soong.cli.account import Account
     from soong.lease.ledger import Rental
 
 
@@ -40,12 +42,26 @@ def command(
             out.say("not extended")
             return ExitCode.DONE
         rental = extend(account.provider, account.ledger, rental, hours=more)
+        _tell_machine(account, rental, out)
         out.answer(
             data=lambda: _document(rental, now),
             ids=[rental.id],
             human=lambda: _words(rental, now),
         )
     return ExitCode.DONE
+
+
+def _tell_machine(account: Account, rental: Rental, out: output.Output) -> None:
+    """The warden stops the engine at the end that it knows of; the guardian tells it again where this fails."""
+    from soong.cli.serving import machine_of
+    from soong.serve.watching import tell_lease
+
+    if not rental.serving:
+        return
+    try:
+        tell_lease(machine_of(account, rental), rental.lease, account.provider.clock)
+    except SoongError as error:
+        out.say(f"Warning: the machine does not know of it yet: {error}; the guardian tells it")
 
 
 def _when(at: float, now: float) -> str:

@@ -128,6 +128,7 @@ def _guard(cloud: str | None, out: output.Output, *, watch: bool) -> int:
 
 def _guarded(account: Account, *, watch: bool) -> int:
     from soong.cli.account import mechanisms, tidy
+    from soong.cli.looking_after import Looker
     from soong.launch import guarding
 
     provider, ledger = account.provider, account.ledger
@@ -138,6 +139,7 @@ def _guarded(account: Account, *, watch: bool) -> int:
         sys.stderr.write(f"{times.iso(provider.clock.now())} {line}\n")
         sys.stderr.flush()
 
+    looker = Looker(tell)
     if watch:
         guarding.watch(
             provider,
@@ -146,9 +148,11 @@ def _guarded(account: Account, *, watch: bool) -> int:
             tell=tell,
             open_again=lambda: _again(provider),
             tidy=lambda: tidy(ledger),
+            look_after=lambda now: looker.look(account._replace(provider=now)),
         )
         return ExitCode.DONE
     done = guarding.guardian_round(provider, ledger, owner=account.owner, tell=tell)
+    looker.look(account)
     tidy(ledger)
     if guarding.is_idle(provider, ledger, done):
         from soong.lease.guardian import disarm
@@ -188,4 +192,5 @@ def _page(rows: tuple[Reaped, ...]) -> str:
             for row in rows
         ],
         right=(2, 4),
+        whole=(0, 1),
     )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from soong.models.resolve import ResolvedModel
     from soong.plan.plan import Candidate as Planned
     from soong.plan.plan import Plan
+    from soong.serve.command import Requirements
     from soong.serve.machine import Machine
     from soong.serve.orders import Orders
     from soong.settings.secrets import Secret
@@ -124,7 +125,7 @@ def serve(account: Account, rental: Rental, served: Served, out: Output) -> Rent
         raise
     except SoongError as error:
         rental = _noted(account, rental, "failed")
-        raise _explained(error, account, rental, served, pick) from error
+        raise _explained(error, account, rental, served, pick, out) from error
     return connect(account, rental, out)
 
 
@@ -189,6 +190,7 @@ def _orders(
         if served.environment
         else command.requirements_of(plan.settings.name, plan.settings.version, arch)
     )
+    needs = _without_cuda(needs, account) if needs else None
     built = command.engine_command(
         argv, plan.model, version=plan.settings.version, launcher=needs.launcher if needs else ()
     )
@@ -200,7 +202,27 @@ def _orders(
         requirements=needs,
         environment=served.environment,
         remote_file=_remote_file(account, plan.model, served.environment),
+        filesystem=_kept_folder(account),
     )
+
+
+def _kept_folder(account: Account) -> str:
+    """Where this computer keeps engines and weights for its next start; empty on a rented machine."""
+    if account.provider.cloud != "local":
+        return ""
+    from soong.clouds.local.provider import kept_folder
+
+    return str(kept_folder())
+
+
+def _without_cuda(needs: Requirements, account: Account) -> Requirements:
+    """What is installed on this computer, where it has no GPU: engines are built for CUDA elsewhere."""
+    import msgspec
+
+    kinds = getattr(account.provider, "gpus", ())
+    if not any(gpu.vendor == "cpu" for gpu in kinds):
+        return needs
+    return msgspec.structs.replace(needs, build_env={})
 
 
 def _notes(argv: tuple[str, ...], plan: Plan) -> tuple[str, ...]:
@@ -258,16 +280,26 @@ def _noted(account: Account, rental: Rental, state: str, **fields: Any) -> Renta
 
 
 def _explained(
-    error: SoongError, account: Account, rental: Rental, served: Served, pick: Planned
+    error: SoongError, account: Account, rental: Rental, served: Served, pick: Planned, out: Output
 ) -> SoongError:
-    """The failure with what it means, and what it costs to leave it so."""
+    """The failure with what it means, and what it costs to leave it so; a known one is first put on a screen."""
     from soong.cli import times
+    from soong.serve import diagnosis
+    from soong.serve.serving import ServingFailedError
 
+    found = diagnosis.diagnose(error.engine_log) if isinstance(error, ServingFailedError) else None
+    if found is not None:
+        again = diagnosis.refitted(served.plan, pick, found) if found.is_of_memory else None
+        out.say(diagnosis.screen(served.plan, pick, found, again))
+        error.why = found.words
+        error.hints = (*diagnosis.commands(served.plan, pick, found, again), *error.hints)
+        if found.is_of_memory:
+            file = diagnosis.keep_miss(served.plan, pick, found)
+            out.say(f"the estimate was wrong: kept in {file}; please report its last line")
     now = account.provider.clock.now()
     rate = (
         f"{rental.name} is up all the same and bills ${rental.usd_per_hour:.2f}/h until "
         f"{times.wall(rental.lease.ends_at, now=now)}: `soong stop` ends it"
     )
-    del served, pick
     error.hints = (*(hint for hint in error.hints if hint != "soong stop"), rate)
     return error

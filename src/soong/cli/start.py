@@ -48,6 +48,7 @@ class Wish(NamedTuple):
     serves: bool = False
     engine_env: str = ""
     local_port: int = 0
+    idle_hours: float = 0.0
 
 
 @click.command(
@@ -78,6 +79,7 @@ class Wish(NamedTuple):
 @click.option(
     "--engine-env", metavar="PATH", help="An engine's environment that is there, instead of a new one."
 )
+@click.option("--idle", metavar="TIME", help="End it after so long without a request: 30m, 1h.")
 @click.option("--max-price", help="Only machines up to this many dollars an hour.")
 @click.option("--laptop-only", is_flag=True, help="Consent to a long lease that only this computer guards.")
 @click.option("--cloud", help="lambda, sandbox, or local.")
@@ -98,6 +100,7 @@ def command(
     port: int | None,
     no_serve: bool,
     engine_env: str | None,
+    idle: str | None,
     laptop_only: bool,
     cloud: str | None,
     dry_run: bool,
@@ -120,6 +123,7 @@ def command(
     local_port = int(config.value("tunnel.port", flag=port))
     check_port(local_port)
     wish = wish._replace(serves=not no_serve, engine_env=engine_env or "", local_port=local_port)
+    wish = wish._replace(idle_hours=_idle_hours(idle, serves=wish.serves))
     try:
         with accounts.opened(cloud, out, begins=True) as account:
             return carry_out(account, wish, out, dry_run=dry_run, yes=yes, laptop_only=laptop_only)
@@ -130,6 +134,22 @@ def command(
 
         out.say("no key: planned with the packaged prices")
         return offline_page(wish, out)
+
+
+def _idle_hours(typed: str | None, *, serves: bool) -> float:
+    """How long it may idle; 0 for as long as its lease.
+
+    Raises:
+        UsageError: nothing is served, so nothing tells of requests.
+    """
+    from soong.settings import config
+
+    if typed is not None and not serves:
+        raise UsageError(
+            "`--idle` counts requests to the engine, and with `--no-serve` there is none",
+            hints=("the same without `--idle`",),
+        )
+    return float(config.value("lease.idle", flag=typed) or 0.0)
 
 
 def wish_of(
@@ -172,10 +192,18 @@ def wish_of(
         wait_hours=units.parse_hours(wait, what="`--wait`") if wait is not None else 0.0,
         filesystem=config.value("lambda.filesystem", flag=filesystem),
         plan_options={
-            "engine": config.value("engine"),
+            "engine": _engine(plan_options.get("engine")),
             **{key: value for key, value in plan_options.items() if value is not None},
         },
     )
+
+
+def _engine(typed: str | None) -> str | None:
+    """The engine that was typed or configured; None where neither was: a GGUF file has another one than the rest."""
+    from soong.settings import config
+
+    found = config.look_up("engine", flag=typed)
+    return None if found.origin == "default" else str(found.value)
 
 
 def planned(wish: Wish, offers: Sequence[Offer], *, gpus: Sequence[Gpu] = ()) -> Plan:
@@ -228,6 +256,13 @@ def carry_out(
     if served is not None:
         from soong.cli.serving import serve
 
+        if wish.idle_hours:
+            rental = account.ledger.change(
+                rental.id,
+                "idle-limit",
+                account.provider.clock.now(),
+                idle_seconds_limit=wish.idle_hours * 3600,
+            )
         rental = serve(account, rental, served, out)
     view.ready(rental, guard, account.provider, out)
     notify(f"{rental.name} is ready on {rental.instance_type}, ${rental.usd_per_hour:.2f}/h")

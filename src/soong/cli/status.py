@@ -174,6 +174,7 @@ def _table(seen: Seen, rentals: list[Rental]) -> str:
         [[row[index] for index in shown] for row in rows],
         title=title,
         right=[place for place, index in enumerate(shown) if HEADS[index] in AT_RIGHT],
+        whole=[place for place, index in enumerate(shown) if HEADS[index] == "Machine"],
     )
 
 

@@ -48,6 +48,7 @@ def table(
     title: str = "",
     right: Collection[int] = (),
     fit: int | None = None,
+    whole: Collection[int] = (),
 ) -> str:
     """A boxed table.
 
@@ -55,10 +56,11 @@ def table(
         columns: the heads. rows: as many cells each; a cell may hold several lines.
         title: stands above, centred. right: the columns of numbers, which end at the right.
         fit: the widest the table may be; the widest columns wrap to meet it. None: the terminal's width.
+        whole: columns of words that are copied, which wrap only when no other can.
     """
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(_widest(row[index]) for row in [columns, *cells]) for index in range(len(columns))]
-    widths = _squeezed(widths, (fit or screen_width()) - 3 * len(columns) - 1)
+    widths = _squeezed(widths, (fit or screen_width()) - 3 * len(columns) - 1, whole)
     lines = [
         _rule("┌┬┐", widths),
         *_lines([style(name, "bold") for name in columns], widths, ()),
@@ -94,11 +96,13 @@ def _widest(cell: str) -> int:
     return max(map(width, cell.split("\n")))
 
 
-def _squeezed(widths: list[int], room: int) -> list[int]:
-    """Take columns from the widest until the table fits, or nothing more can be taken."""
+def _squeezed(widths: list[int], room: int, whole: Collection[int]) -> list[int]:
+    """Take columns from the widest until the table fits, or nothing more can be taken; from `whole` ones last."""
     widths = list(widths)
     while sum(widths) > room and max(widths) > LEAST_COLUMN:
-        widths[widths.index(max(widths))] -= 1
+        others = [index for index, size in enumerate(widths) if index not in whole and size > LEAST_COLUMN]
+        widest = max(others or range(len(widths)), key=lambda index: widths[index])
+        widths[widest] -= 1
     return widths
 
 

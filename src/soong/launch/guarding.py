@@ -74,12 +74,14 @@ def watch(
     tell: Callable[[str], None],
     open_again: Callable[[], Provider],
     tidy: Callable[[], None] = lambda: None,
+    look_after: Callable[[Provider], None] = lambda _: None,
 ) -> None:
     """Rounds until no lease is left to guard. Returns at once where another process watches already.
 
     Args:
         open_again: the provider anew, when the cloud refused or its address changed (a sandbox that was restarted).
         tidy: called after each sound round, to drop what was kept for machines that are gone.
+        look_after: called after each sound round, to look at the machines themselves.
     """
     with heartbeat.alone(provider.cloud) as alone:
         if not alone:
@@ -90,6 +92,7 @@ def watch(
             done = _round_or_none(provider, ledger, owner, tell)
             failures = 0 if done is not None else failures + 1
             if done is not None:
+                look_after(provider)
                 tidy()
             elif failures >= REHEARSAL_FAILURES and not provider.costs_money:
                 return

@@ -51,6 +51,7 @@ class Rental(msgspec.Struct, frozen=True, kw_only=True):
         asked_at: the launch call. ready_at, ending_at, ended_at: those moments, None before them.
         end_reason: why it ended or was refused. missing_since: first time it was absent from the cloud's list.
         guards: who ends it if this computer does not. engine_argv: how the plan would serve the model.
+        idle_seconds_limit: without a request for so long, by the cloud's clock, it is ended; 0 for no such limit.
         serving: how far the endpoint is. served_model: what its clients call the model. endpoint_port: on the machine's
             loopback, behind the gate. local_port: of this computer, which leads there.
     """
@@ -80,6 +81,7 @@ class Rental(msgspec.Struct, frozen=True, kw_only=True):
     served_model: str = ""
     endpoint_port: int = 0
     local_port: int = 0
+    idle_seconds_limit: float = 0.0
 
     @property
     def id(self) -> str:

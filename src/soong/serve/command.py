@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -53,11 +53,36 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     why_trust: str = ""
 
 
+Cause = Literal[
+    "memory-load",
+    "memory-pool",
+    "memory-graphs",
+    "memory-other-process",
+    "context-too-long",
+    "killed",
+    "gated",
+    "disk-full",
+    "unsupported-model",
+    "unsupported-quantization",
+    "driver",
+    "port",
+]
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """A known failure of an engine, by a pattern on its log. source: the file that prints it, and its version."""
+
+    cause: Cause
+    pattern: str
+    source: str
+
+
 class Table(msgspec.Struct, frozen=True):
     """`data/serving.toml`."""
 
     requirements: tuple[Requirements, ...]
     family: tuple[Family, ...]
+    failure: tuple[Failure, ...]
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):

@@ -130,7 +130,12 @@ def _owner(given: Any, key: str) -> str:
 SETTINGS = {
     setting.key: setting
     for setting in (
-        Setting("cloud", "Where to serve: lambda, sandbox for a rehearsal, or local for this computer.", _word, "lambda"),
+        Setting(
+            "cloud",
+            "Where to serve: lambda, sandbox for a rehearsal, or local for this computer.",
+            _word,
+            "lambda",
+        ),
         Setting("model", "The model to start when none is named.", _word),
         Setting("gpu", "The GPU to take when none is named; else the cheapest that fits.", _word),
         Setting("region", "The only region to rent in; else any.", _word),
@@ -138,6 +143,11 @@ SETTINGS = {
         Setting("lease.hours", "How long a lease is when not said: 4, 90m, 1h30m.", _hours, 4.0),
         Setting("lease.cap_hours", "The longest a lease can ever become.", _hours, 8.0),
         Setting("lease.owner", "Who you are to others in the account; else made once.", _owner),
+        Setting(
+            "lease.idle",
+            "End a machine after so long without a request: 30m, 1h; else only its lease.",
+            _hours,
+        ),
         Setting(
             "lease.reaper", "Where a reaper runs that does not need this computer, in your words.", _text
         ),

@@ -68,4 +68,4 @@ def computer(tmp_path: Path, clock: HandClock) -> Iterator[Callable[..., LocalPr
 
     yield make
     for record in make().records.all():
-        processes.end(folder / "machines" / record.id)
+        processes.end(record.id)

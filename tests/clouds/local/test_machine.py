@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def machine(tmp_path: Path) -> LocalMachine:
     (tmp_path / "root" / "home").mkdir(parents=True)
-    return LocalMachine(tmp_path / "root", (1, 3))
+    return LocalMachine("here-1", tmp_path / "root", (1, 3))
 
 
 def test_it_is_what_serving_asks_for(machine: LocalMachine) -> None:
@@ -35,7 +35,7 @@ def test_commands_see_the_machine_and_none_of_the_persons_secrets(
 ) -> None:
     for name in ("SOONG_LAMBDA_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "SOONG_HOME"):
         monkeypatch.setenv(name, "tell-nobody")
-    shown = LocalMachine(machine.root, (1, 3)).run(["env"]).out
+    shown = LocalMachine("here-1", machine.root, (1, 3)).run(["env"]).out
     assert "tell-nobody" not in shown
     lines = shown.splitlines()
     for line in (f"HOME={machine.home}", f"SOONG_ROOT={machine.root}", "CUDA_VISIBLE_DEVICES=1,3"):

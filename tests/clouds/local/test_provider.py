@@ -72,8 +72,8 @@ def test_a_process_that_cannot_be_ended_keeps_the_machine_in_the_list(
     machine = provider.launch(
         request(user_data="#!/bin/bash\nsetsid sleep 300 > /dev/null 2>&1 < /dev/null &\n")
     )
-    root = provider.records.root(machine)
-    (pid,) = processes.living(root)
+    root = provider.machine(machine).root
+    (pid,) = processes.living(machine)
     with monkeypatch.context() as patched:
         patched.setattr(processes, "TERM_SECONDS", 0.1)
         patched.setattr(processes, "KILL_SECONDS", 0.1)
@@ -96,7 +96,7 @@ def test_others_are_left_alone(computer: Computer) -> None:
     bystander = subprocess.Popen(["sleep", "300"])
     provider.terminate(one)
     assert bystander.poll() is None
-    assert processes.living(provider.records.root(two))
+    assert processes.living(two)
     bystander.kill()
     bystander.wait()
 

@@ -50,6 +50,11 @@ def _meant(word: str, offers: Sequence[Offer]) -> str:
     return find_gpu(word).id
 
 
+WIDE = 100
+SPARED = (0, 5)
+"""What the table of one cloud does without where the screen has fewer than `WIDE` columns: its name, and a quotient."""
+
+
 def packaged_table(offers: Iterable[Offer]) -> str:
     """Offers of the dated list."""
     return text.table(
@@ -57,6 +62,7 @@ def packaged_table(offers: Iterable[Offer]) -> str:
         [[*_row(offer), "live" if offer.live else offer.as_of] for offer in offers],
         title="Offers",
         right=(2, 4, 5),
+        whole=(1,),
     )
 
 
@@ -67,14 +73,18 @@ def live_table(offers: Iterable[Offer], *, title: str) -> str:
     for offer in offers:
         rows.setdefault(offer.instance_type, offer)
         regions.setdefault(offer.instance_type, []).extend([offer.region] if offer.region else [])
+    heads = ["Cloud", "Type", "GPUs", "GPU", "$/hour", "$/GPU-hour", "Free now in"]
+    shown = [place for place in range(len(heads)) if place not in SPARED or text.screen_width() >= WIDE]
+    cells = [
+        [*_row(offer), ", ".join(regions[name]) or text.style("nowhere", "dim")]
+        for name, offer in rows.items()
+    ]
     return text.table(
-        ["Cloud", "Type", "GPUs", "GPU", "$/hour", "$/GPU-hour", "Free now in"],
-        [
-            [*_row(offer), ", ".join(regions[name]) or text.style("nowhere", "dim")]
-            for name, offer in rows.items()
-        ],
+        [heads[place] for place in shown],
+        [[row[place] for place in shown] for row in cells],
         title=title,
-        right=(2, 4, 5),
+        right=[index for index, place in enumerate(shown) if place in {2, 4, 5}],
+        whole=[shown.index(1)],
     )
 
 

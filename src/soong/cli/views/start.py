@@ -97,7 +97,7 @@ def _table(picks: Sequence[Planned], now: Sequence[Candidate], *, none: str = "n
                 ", ".join(regions[:3]) + (" …" if len(regions) > 3 else "") if regions else none,
             ]
         )
-    return text.table(["Type", "GPU", "$/hour", "Spare per GPU", "Free in"], rows, right=(2, 3))
+    return text.table(["Type", "GPU", "$/hour", "Spare per GPU", "Free in"], rows, right=(2, 3), whole=(0,))
 
 
 def dry_run(plan: Plan, now: Sequence[Candidate], terms: Terms, shown: str, out: Output) -> int:

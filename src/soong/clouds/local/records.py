@@ -47,9 +47,12 @@ class Records:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def root(self, record_id: str) -> Path:
-        """The folder of one machine."""
-        return self.folder / "machines" / record_id
+    def root(self, record: Record) -> Path:
+        """The folder of one machine: named by its GPUs, which no other has at the same time.
+
+        So an engine's environment, which cannot be moved, is found again by the next machine there.
+        """
+        return self.folder / "machines" / ("-".join(map(str, record.cards)) or "cpu")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -91,14 +94,17 @@ class Records:
         """Whether it ended: its end was asked and no process is left, or this computer was started anew since."""
         if record.boot_id != processes.boot_id():
             return True
-        return record.asked_to_end_at is not None and not processes.living(self.root(record.id))
+        return record.asked_to_end_at is not None and not processes.living(record.id)
 
     def tidy(self, now: float) -> None:
         """Drop the folders of what is over, and after an hour its record. Call it `alone`."""
-        for record in self.all():
+        records = self.all()
+        used = {self.root(record) for record in records if not self.is_over(record)}
+        for record in records:
             if not self.is_over(record):
                 continue
-            shutil.rmtree(self.root(record.id), ignore_errors=True)
+            if self.root(record) not in used:
+                shutil.rmtree(self.root(record), ignore_errors=True)
             ended_at = record.asked_to_end_at if record.asked_to_end_at is not None else record.launched_at
             if now - ended_at > KEPT_SECONDS:
                 (self.folder / "records" / f"{record.id}.json").unlink(missing_ok=True)

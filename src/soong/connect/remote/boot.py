@@ -445,7 +445,7 @@ def make_environment(orders: Orders, progress: Progress) -> Path:
     archive = (
         Path(orders.filesystem, "soong", "environments", f"{folder.name}.tar") if orders.filesystem else None
     )
-    if archive is not None and unpacked(archive, folder, seconds, progress):
+    if archive is not None and unpacked(archive, folder, wish, progress):
         progress.done("unpacked from the filesystem")
         return folder
     with_tool = install(folder, wish, requirements, seconds, progress)
@@ -476,7 +476,7 @@ def environment_name(wish: dict[str, Any]) -> str:
     return f"{base}-{digest}"
 
 
-def unpacked(archive: Path, folder: Path, seconds: float, progress: Progress) -> bool:
+def unpacked(archive: Path, folder: Path, wish: dict[str, Any], progress: Progress) -> bool:
     """Whether the environment could be taken from the filesystem; a broken archive is as good as none."""
     if not archive.exists():
         return False
@@ -484,7 +484,11 @@ def unpacked(archive: Path, folder: Path, seconds: float, progress: Progress) ->
     folder.mkdir(parents=True)
     try:
         words = ["tar", "-xf", str(archive), "-C", str(folder)]
-        helper(words, HERE / "environment.log", seconds, Watch(progress))
+        helper(words, HERE / "environment.log", ENVIRONMENT_SECONDS, Watch(progress))
+        if not (folder / "bin" / "python").exists():
+            # uv has brought a Python of its own, and this machine does not have it yet.
+            fetch_python = [find_uv(progress), "python", "install", str(wish.get("python") or "")]
+            helper(fetch_python, HERE / "environment.log", TOOL_SECONDS, Watch(progress), uv_settings())
         helper([str(folder / "bin" / "python"), "-c", ""], HERE / "environment.log", 60, Watch(progress))
     except StepError:
         return False
@@ -567,8 +571,7 @@ def by_uv(
 ) -> None:
     """Make the environment by uv: with the Python that is wanted, or else this one."""
     log = HERE / "environment.log"
-    env = {"UV_CACHE_DIR": str(HERE / "packages"), "UV_SYSTEM_CERTS": "1", "UV_NO_PROGRESS": "1"}
-    env["UV_HTTP_TIMEOUT"] = "120"
+    env = uv_settings()
     wanted = str(wish.get("python") or "")
     pythons = [sys.executable] if is_version(wanted) else [wanted, sys.executable]
     for python in pythons:
@@ -582,6 +585,17 @@ def by_uv(
                 raise
     target = ["--python", str(folder / "bin" / "python"), "--index-strategy", "unsafe-best-match"]
     helper([uv, "pip", "install", *target, *words], log, deadline - time.monotonic(), Watch(progress), env)
+
+
+def uv_settings() -> dict[str, str]:
+    """Where uv keeps its things, and how it behaves in a log."""
+    return {
+        "UV_CACHE_DIR": str(HERE / "packages"),
+        "UV_PYTHON_INSTALL_DIR": str(HERE / "pythons"),
+        "UV_SYSTEM_CERTS": "1",
+        "UV_NO_PROGRESS": "1",
+        "UV_HTTP_TIMEOUT": "120",
+    }
 
 
 def is_version(wanted: str) -> bool:
@@ -674,6 +688,7 @@ def download(orders: Orders, environment: Path, folder: Path, total: int, progre
     seconds = float(orders.weights.get("seconds") or 0) or (
         WEIGHTS_BASE_SECONDS + total / SLOWEST_BYTES_PER_SECOND + total / HASH_BYTES_PER_SECOND
     )
+    drop_lost(folder)
     check_room(folder, total)
     deadline = time.monotonic() + seconds
     env = {
@@ -696,6 +711,18 @@ def download(orders: Orders, environment: Path, folder: Path, total: int, progre
             time.sleep(pause)
         else:
             return
+
+
+LOST = re.compile(r".*\.[0-9a-f]{8}\.incomplete")
+"""Since its pull request 4228 huggingface_hub downloads to a name of the process's own and never comes back to it: what
+a killed one leaves is lost, and would fill the disk. Files that were complete are not fetched again."""
+
+
+def drop_lost(folder: Path) -> None:
+    """Remove what a killed download has left and no other can go on with."""
+    for path in folder.glob("**/*.incomplete"):
+        if LOST.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def check_room(folder: Path, total: int) -> None:
@@ -1101,6 +1128,7 @@ def run() -> int:
         (HERE / "wanted").touch()
         write_whole(HERE / "boot.pid", json.dumps({"pid": os.getpid()}))
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+        be_killable()
         end_marked("helper")
         progress = Progress()
         try:
@@ -1119,6 +1147,14 @@ def run() -> int:
             end_everything()
             progress.line("stopped", message="asked to stop")
             raise
+
+
+def be_killable() -> None:
+    """What a protected warden has started, and the engine after it, is not protected from the want of memory."""
+    with contextlib.suppress(OSError, ValueError):
+        score = Path("/proc/self/oom_score_adj")
+        if int(score.read_text()) < 0:
+            score.write_text("0")
 
 
 def serve(progress: Progress) -> NoReturn:
