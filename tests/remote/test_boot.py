@@ -468,6 +468,21 @@ def test_an_environment_that_was_broken_off_is_made_anew(machine: Machine) -> No
     machine.until("ready", "done", after=before, seconds=150)
 
 
+def test_an_installer_that_compiles_is_told_for_what(machine: Machine) -> None:
+    tools, heard = machine.root / "tools", machine.root / "heard"
+    tools.mkdir()
+    (tools / "uv").write_text(
+        f'#!/bin/sh\n[ "$1" = venv ] && exec {old_python()} -m venv --without-pip "$5"\necho "$CMAKE_ARGS" > {heard}\n'
+    )
+    (tools / "uv").chmod(0o755)
+    machine.environment["PATH"] = f"{tools}:{machine.environment['PATH']}"
+    wish = {"requirements": ["demo==1.0"], "key": "demo", "env": {"CMAKE_ARGS": "-DGGML_CUDA=ON"}}
+    machine.order(environment=wish)
+    machine.start()
+    machine.until("environment", "done", seconds=60)
+    assert heard.read_text() == "-DGGML_CUDA=ON\n"
+
+
 def test_packages_that_are_not_to_be_had_are_said(machine: Machine) -> None:
     machine.order(environment={"requirements": ["no-such-package-4711==1.0"], "key": "x"})
     assert machine.start().wait(150) == 1

@@ -195,7 +195,7 @@ def _keep(tunnel: Tunnel) -> None:
         tunnel = _write(msgspec.structs.replace(tunnel, state="connecting", up_at=0.0))
         tunnel = _connected(tunnel)
         steady = tunnel.up_at and time.time() - tunnel.up_at > STEADY_SECONDS
-        failures = 0 if steady else failures + 1
+        failures = 1 if steady else failures + 1
         tunnel = _write(msgspec.structs.replace(tunnel, state="waiting", ssh_pid=0, up_at=0.0))
         _pause(AGAIN_SECONDS[min(failures, len(AGAIN_SECONDS)) - 1], tunnel.rental_id)
 

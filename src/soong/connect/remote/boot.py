@@ -468,6 +468,7 @@ def environment_name(wish: dict[str, Any]) -> str:
         wish.get("requirements"),
         wish.get("index_urls"),
         wish.get("python"),
+        wish.get("env"),
         sys.version,
         sys.executable,
     ]
@@ -540,8 +541,16 @@ def install(
     shutil.rmtree(folder, ignore_errors=True)
     helper([sys.executable, "-m", "venv", str(folder)], log, TOOL_SECONDS, Watch(progress))
     words = [str(folder / "bin" / "python"), "-m", "pip", "install", "--no-input", "--prefer-binary", *extra]
-    helper([*words, *requirements], log, deadline - time.monotonic(), Watch(progress))
+    env = installer_variables(wish)
+    if env:
+        words.append("--no-cache-dir")  # pip would take a wheel that was compiled with other variables
+    helper([*words, *requirements], log, deadline - time.monotonic(), Watch(progress), env)
     return "pip"
+
+
+def installer_variables(wish: dict[str, Any]) -> dict[str, str]:
+    """What an installer is told that compiles, such as `CMAKE_ARGS`."""
+    return {str(name): str(value) for name, value in (wish.get("env") or {}).items()}
 
 
 def find_uv(progress: Progress) -> str:
@@ -571,7 +580,7 @@ def by_uv(
 ) -> None:
     """Make the environment by uv: with the Python that is wanted, or else this one."""
     log = HERE / "environment.log"
-    env = uv_settings()
+    env = {**uv_settings(), **installer_variables(wish)}
     wanted = str(wish.get("python") or "")
     pythons = [sys.executable] if is_version(wanted) else [wanted, sys.executable]
     for python in pythons:
