@@ -25,8 +25,8 @@ demo: setup  ## the main job: which GPU to rent for a model, and why
 rehearse: setup  ## rent, look, extend, stop: the whole life of a machine in the sandbox, for nothing
 	$(BIN)/soong rehearse
 
-test: setup  ## the whole test suite
-	$(BIN)/python -m pytest -q
+test: setup  ## the whole test suite, two files at a time
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 e2e: setup  ## the whole journey with a real engine and model on this computer's CPU; compiles llama.cpp the first time
 	CMAKE_BUILD_PARALLEL_LEVEL=$${CMAKE_BUILD_PARALLEL_LEVEL:-2} $(BIN)/python -m tests.e2e.environment $(E2E)

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from soong.gpus.gpu import Gpu
 from soong.memory import engines
-from soong.memory.engines import llama_cpp
+from soong.memory.engines import _llama_cache, llama_cpp
 from soong.memory.engines._ggml_alloc import Graph
 from soong.memory.engines._llama_weights import gpu_of_layer, layer_bytes, weights_by_gpu
 from soong.memory.footprint import EngineSettings, Footprint, ServedModel, Workload
@@ -240,7 +240,7 @@ class TestRules:
         gpu = a_gpu(20)
         longest = engines.footprint(model, gpu, Workload(context_tokens=4096), settings()).max_context_tokens
         assert longest is not None
-        step = llama_cpp._llama_cache.CELL_STEP_TOKENS
+        step = _llama_cache.CELL_STEP_TOKENS
         assert engines.footprint(model, gpu, Workload(context_tokens=longest - step), settings()).starts
         assert not engines.footprint(
             model, gpu, Workload(context_tokens=longest + 2 * step), settings()

@@ -415,7 +415,8 @@ def _of_model(model: Model, wanted: str | None) -> ResolvedModel:
         wanted = None
     file = next((row for row in model.gguf if wanted and row.quantization == wanted.upper()), None)
     row = model.serving_format
-    differs = row is not None and row.config is not None  # what the row says of the model is not of this repository
+    # What the row says of the model is then not of this repository.
+    differs = row is not None and row.config is not None
     facts = _Facts(
         id=model.id,
         source="catalogue",

@@ -32,7 +32,8 @@ class SandboxProvider(LambdaProvider):
         hints = ("soong sandbox",)
         service = Service("the sandbox", f"{running.url}/", key_hints=hints, later_hints=hints)
         clock = SandboxClock(running.files.clock)
-        pace = Pace(f"{key.fingerprint}-rehearsal", clock)  # moments of this clock mean nothing to another one
+        # A pace of its own: moments of this clock mean nothing to another one.
+        pace = Pace(f"{key.fingerprint}-rehearsal", clock)
         client = LambdaClient(key, url=running.url, clock=clock, service=service, pace=pace)
         super().__init__(client, cloud="sandbox", costs_money=False)
         self.running = running
