@@ -68,7 +68,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str = "auto"
 
 
-class Footprint(msgspec.Struct, frozen=True, kw_only=True):
+class Footprint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Memory of one GPU (the fullest of those that share the model), as the engine accounts for it.
 
     total_bytes = runtime + weights + kv_pool + state + activations + cuda_graphs + free (all `_bytes`).

@@ -117,7 +117,8 @@ def judged(question: Question, machine: Machine) -> Candidate:
     settings = question.settings_of(max(parallel, 1))
     support = _support(served, machine.gpu, settings)
     problem = _beyond_limit(question) or (note if parallel == 0 else support.problem)
-    problem = problem or _processor_problem(machine.gpu, settings)
+    if machine.gpu.vendor == "cpu":
+        problem = problem or _processor_problem(machine.gpu, settings)
     footprint = engines.footprint(served, machine.gpu, question.workload, settings)
     if problem:
         return _made(question, machine, settings, footprint, "unsupported", (problem,))
@@ -130,12 +131,12 @@ def judged(question: Question, machine: Machine) -> Candidate:
         verdict, reasons = "tight", (*reasons, "no bf16 on this GPU: the engine casts the model to float16")
     if verdict == "fits" and machine.gpu.vendor == "cpu" and settings.name != ENGINE_OF_GGUF:
         verdict, reasons = "tight", (*reasons, f"{settings.name} on a processor shares memory by other rules")
-    notes = [note, machine.note, _host_note(machine.gpu)]
+    for remark in (note, machine.note, _host_note(machine.gpu)):
+        if remark:
+            reasons = (*reasons, remark)
     if settings.name == ENGINE_OF_GGUF:
-        notes += _llama_cpp_notes(
-            question, settings, machine.gpu, footprint if verdict == "too-small" else None
-        )
-    reasons = (*reasons, *(remark for remark in notes if remark))
+        lacking = footprint if verdict == "too-small" else None
+        reasons = (*reasons, *_llama_cpp_notes(question, settings, machine.gpu, lacking))
     return _made(question, machine, settings, footprint, verdict, reasons)
 
 

@@ -58,7 +58,9 @@ def size(held: Held, workload: Workload) -> Sized:
     )
 
 
-def short_of_pool(held: Held, workload: Workload, pool_bytes: int, kinds: tuple[LayerKind, ...]) -> int:
+def short_of_pool(
+    held: Held, workload: Workload, pool_bytes: int, kinds: tuple[LayerKind, ...], blocks_per_sequence: int
+) -> int:
     """Bytes of pool that one sequence lacks, one block being kept back; not above 0 where it has enough.
 
     Before pools of groups, a sliding layer was asked for its window here, though every token was kept for it
@@ -68,8 +70,7 @@ def short_of_pool(held: Held, workload: Workload, pool_bytes: int, kinds: tuple[
         return _asked_of_old_pool(held, workload, kinds) - max(pool_bytes, 0)
     if not held.pool.groups:
         return 0
-    per_sequence = held.pool.blocks_per_sequence(workload.context_tokens, held.in_flight_tokens)
-    return (per_sequence + 1 - held.blocks) * held.pool.bytes_per_block
+    return (blocks_per_sequence + 1 - held.blocks) * held.pool.bytes_per_block
 
 
 def _asked_of_old_pool(held: Held, workload: Workload, kinds: tuple[LayerKind, ...]) -> int:

@@ -75,7 +75,7 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
     terms = _terms(prepared, gpu, workload, settings)
     held = Held(prepared.pool, prepared.rules, terms.blocks, terms.in_flight_tokens)
     sized = size(held, workload)
-    short = short_of_pool(held, workload, terms.pool_bytes, prepared.facts.kinds)
+    short = short_of_pool(held, workload, terms.pool_bytes, prepared.facts.kinds, sized.per_sequence)
     refusal = terms.refusal or refusal_of_pool(workload, terms.pool_bytes, short)
     # Refused by less than the figures may be off: nobody can say.
     may_start = terms.may_start and short <= terms.pool_uncertainty_bytes
