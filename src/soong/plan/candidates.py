@@ -117,8 +117,7 @@ def judged(question: Question, machine: Machine) -> Candidate:
     settings = question.settings_of(max(parallel, 1))
     support = _support(served, machine.gpu, settings)
     problem = _beyond_limit(question) or (note if parallel == 0 else support.problem)
-    if machine.gpu.vendor == "cpu":
-        problem = problem or _processor_problem(machine.gpu, settings)
+    problem = problem or _processor_problem(machine.gpu, settings)
     footprint = engines.footprint(served, machine.gpu, question.workload, settings)
     if problem:
         return _made(question, machine, settings, footprint, "unsupported", (problem,))
@@ -131,13 +130,19 @@ def judged(question: Question, machine: Machine) -> Candidate:
         verdict, reasons = "tight", (*reasons, "no bf16 on this GPU: the engine casts the model to float16")
     if verdict == "fits" and machine.gpu.vendor == "cpu" and settings.name != ENGINE_OF_GGUF:
         verdict, reasons = "tight", (*reasons, f"{settings.name} on a processor shares memory by other rules")
-    for remark in (note, machine.note, _host_note(machine.gpu)):
-        if remark:
-            reasons = (*reasons, remark)
+    reasons = _with_remarks(reasons, note, machine)
     if settings.name == ENGINE_OF_GGUF:
         lacking = footprint if verdict == "too-small" else None
         reasons = (*reasons, *_llama_cpp_notes(question, settings, machine.gpu, lacking))
     return _made(question, machine, settings, footprint, verdict, reasons)
+
+
+def _with_remarks(reasons: tuple[str, ...], note: str, machine: Machine) -> tuple[str, ...]:
+    """The reasons, with what a person must know of the split, of the GPU's name and of the host."""
+    for remark in (note, machine.note, _host_note(machine.gpu)):
+        if remark:
+            reasons = (*reasons, remark)
+    return reasons
 
 
 def _llama_cpp_notes(
