@@ -93,13 +93,18 @@ class Rehearsal:
 
     def kill_guardian(self) -> bool:
         """`kill -9` of the guardian; whether there was one."""
-        beat = heartbeat.last("sandbox")
-        if beat is None or not heartbeat.is_watching("sandbox"):
-            return False
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(beat.pid, signal.SIGKILL)
-        until(lambda: not heartbeat.is_watching("sandbox"))
-        return True
+        return kill_guardian("sandbox")
+
+
+def kill_guardian(cloud: str) -> bool:
+    """`kill -9` of the guardian of a cloud; whether there was one."""
+    beat = heartbeat.last(cloud)
+    if beat is None or not heartbeat.is_watching(cloud):
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(beat.pid, signal.SIGKILL)
+    until(lambda: not heartbeat.is_watching(cloud))
+    return True
 
 
 class Terminal:

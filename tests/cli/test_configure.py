@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from soong.settings import config, secrets
-from tests.cli.rehearsal import Rehearsal, Terminal
+from tests.cli.rehearsal import Rehearsal, Terminal, kill_guardian
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from tests.cli.conftest import Ended
 
@@ -23,10 +23,11 @@ WRONG = "secret_a_key_that_is_wrong"
 
 
 @pytest.fixture
-def as_lambda(rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The sandbox in Lambda's place; returns its key."""
+def as_lambda(rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The sandbox in Lambda's place; gives its key, and ends the guardian that a test has armed."""
     monkeypatch.setenv("SOONG_LAMBDA_API_URL", rehearsal.running.url)
-    return rehearsal.running.files.key_made()
+    yield rehearsal.running.files.key_made()
+    kill_guardian("lambda")
 
 
 @pytest.mark.slow

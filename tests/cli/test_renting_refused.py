@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from soong.lease.guardian import mechanisms
-from tests.cli.rehearsal import MODEL, Terminal, until
+from tests.cli.rehearsal import MODEL, Terminal, kill_guardian, until
 from tests.clouds import samples
 from tests.clouds.server import FakeLambda, data, error
 
@@ -137,6 +137,7 @@ def test_a_guardian_that_cannot_see_the_key_launches_nothing(
     assert ended.code == 1
     assert "no guardian could be armed, so nothing was launched" in ended.err
     assert "/api/v1/instance-operations/launch" not in asked_to_change(cloud)
+    kill_guardian("lambda")
 
 
 def test_a_declined_question_is_no_failure(rehearsal: Rehearsal) -> None:
