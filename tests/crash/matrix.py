@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-SPEED = 6000.0
+SPEED = 1500.0
+STARTS = 5
 HOURS = 4
 Ender = Literal["command", "reaper", "guardian"]
 ENDERS: tuple[Ender, ...] = ("command", "reaper", "guardian")
@@ -106,7 +107,7 @@ class Bench:
         before = {line["id"] for line in self._bill()}
         name = f"run-{next(self.numbers)}"
         if command != "start":
-            self.soong(words_of("start", name))
+            self._started(name)
         if fault:
             self.running.ask("POST", "faults", {"count": 1, **fault})
         steps = self.soong(words_of(command, name), kill_at=kill_at)
@@ -119,9 +120,18 @@ class Bench:
         """The steps of a command that nothing disturbs; what it launched is ended again."""
         name = f"run-{next(self.numbers)}"
         if command != "start":
-            self.soong(words_of("start", name))
-        steps = self.soong(words_of(command, name))
+            self._started(name)
+        steps = self._started(name) if command == "start" else self.soong(words_of(command, name))
         self.soong(["stop", "--all", "--cloud", "sandbox", "--yes"])
+        return steps
+
+    def _started(self, name: str) -> list[str]:
+        """A start that ran to its end; again, where a busy computer let the fast clock pass the machine's limits."""
+        steps: list[str] = []
+        tries = 0
+        while "after ledger: ready" not in steps and tries < STARTS:
+            steps = self.soong(words_of("start", name))
+            tries += 1
         return steps
 
     def _ended(self, ender: Ender, before: set[str]) -> Iterator[str]:
