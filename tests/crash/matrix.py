@@ -112,7 +112,7 @@ class Bench:
             self.running.ask("POST", "faults", {"count": 1, **fault})
         steps = self.soong(words_of(command, name), kill_at=kill_at)
         self.running.ask("DELETE", "faults")
-        killed = steps[kill_at - 1] if 0 < kill_at <= len(steps) else ""
+        killed = steps[min(kill_at, len(steps)) - 1] if kill_at > 0 else ""
         problems = [*self._doubled(before), *self._ended(ender, before), *self._unrecorded(before)]
         return Run(command, fault.get("name", "none"), ender, killed, len(steps), tuple(problems))
 
