@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from soong.models.resolve import ResolvedModel
     from soong.offers.offer import Offer
     from soong.plan.request import Request
+    from soong.speed.throughput import Throughput
 
 Verdict = Literal["fits", "tight", "too-small", "unsupported"]
 
@@ -24,6 +25,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         `tight` (the engine starts, with less to spare), `too-small`, `unsupported`.
     reasons: why not, or what to know. footprint: per GPU; None where only the rule of thumb applies.
     engine_argv: the command that serves it with exactly these figures; empty when it does not start.
+    throughput: how fast it answers; None where it does not start or nothing is known of the GPU's speed.
+    usd_per_million_output_tokens: at that speed and the offer's price; None where either is not known.
     """
 
     gpu: Gpu
@@ -34,6 +37,8 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     footprint: Footprint | None
     offer: Offer | None
     engine_argv: tuple[str, ...]
+    throughput: Throughput | None = None
+    usd_per_million_output_tokens: float | None = None
 
     @property
     def starts(self) -> bool:

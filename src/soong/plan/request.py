@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 ENGINES = ("sglang", "vllm", "llama.cpp")
 KV_DTYPES = ("auto", "bfloat16", "float16", "fp8")
+RANKS = ("price", "cost-per-token", "time")
 MOST_GPUS = 1024
 MOST_SEQUENCES = 1 << 20
 
@@ -32,6 +33,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         max_num_batched_tokens: the engine and its flags.
         gpu, gpu_memory_bytes, gpu_count, tensor_parallel, pipeline_parallel: the machine.
         cloud, region, max_usd_per_hour: which offers to look at. hours: for the cost line.
+        input_tokens, output_tokens: the lengths of a usual prompt and answer; for speed alone.
+        target_tokens_per_second: what each user must at least see; then the batch is searched, not taken.
+        rank: what the choice is by: `price` an hour, `cost-per-token`, or `time` for `job_tokens` output tokens.
     """
 
     model: str
@@ -55,6 +59,11 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     region: str | None = None
     max_usd_per_hour: float | None = None
     hours: float | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    target_tokens_per_second: float | None = None
+    rank: str = "price"
+    job_tokens: int | None = None
 
 
 def read_request(options: Mapping[str, Any]) -> Request:
@@ -164,6 +173,23 @@ def _fraction(key: str, value: object) -> float:
     return number
 
 
+def _rate(key: str, value: object) -> float:
+    """Tokens a second: `40`, `40/s` or `40 tokens/s`."""
+    text = value.strip().lower().removesuffix("/s").removesuffix("tokens").strip() if isinstance(value, str) else value
+    try:
+        number = float(text)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = -1.0
+    if isinstance(value, bool) or not 0 < number < MOST_TOKENS_PER_SECOND:
+        raise UsageError(
+            f"{_option(key)} must be a rate of tokens, not {_shown(value)}", hints=("for example 40 or 40/s",)
+        )
+    return number
+
+
+MOST_TOKENS_PER_SECOND = 1e9
+
+
 def _choice(known: tuple[str, ...]) -> Callable[[str, object], str]:
     def read(key: str, value: object) -> str:
         word = _text(key, value).lower()
@@ -221,5 +247,10 @@ _READERS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "region": ("region", _text),
     "max_price": ("max_usd_per_hour", _usd),
     "hours": ("hours", _hours),
+    "input_tokens": ("input_tokens", _tokens),
+    "output_tokens": ("output_tokens", _tokens),
+    "target": ("target_tokens_per_second", _rate),
+    "rank": ("rank", _choice(RANKS)),
+    "job_tokens": ("job_tokens", _tokens),
 }
 """Option name to the request's field and the reader of its value."""

@@ -1,0 +1,1 @@
+"""Plans as files for the tools that people already trust."""

@@ -1,0 +1,1 @@
+"""Plans as pictures: in the terminal, and as files for a slide."""
