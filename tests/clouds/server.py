@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.clouds.spec import faults_of_answer, faults_of_request
+from tests.support.loopback import Loopback
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,30 +56,14 @@ def error(code: str, status: int, message: str = "No.", suggestion: str = "Do ot
     return Reply(status, json.dumps(body).encode(), {"Content-Type": "application/json"}, **more)
 
 
-class FakeLambda:
+class FakeLambda(Loopback):
     """One HTTP server in a thread; a context manager."""
 
     def __init__(self) -> None:
         self.replies: dict[tuple[str, str], list[Reply]] = {}
         self.requests: list[Request] = []
         self.faults: list[str] = []
-        self.over = threading.Event()
-        self._server = _Quiet(("127.0.0.1", 0), _handler(self))
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(_handler(self))
 
     def on(self, method: str, path: str, *replies: Reply) -> None:
         """Lay out the answers to a question; `path` without `/api/v1`."""
@@ -99,13 +83,6 @@ class FakeLambda:
         if not (reply.off_spec or reply.drop or reply.hang):
             self.faults += faults_of_answer(request.method, request.path, reply.status, reply.body)
         return reply
-
-
-class _Quiet(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that left is no news."""
 
 
 def _handler(fake: FakeLambda) -> type[BaseHTTPRequestHandler]:

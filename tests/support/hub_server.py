@@ -7,10 +7,10 @@ in `requests`, headers included, so that a test can see what was sent where.
 from __future__ import annotations
 
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from http.server import BaseHTTPRequestHandler
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tests.support.loopback import Loopback
 from tests.support.safetensors_writer import header_bytes
 
 if TYPE_CHECKING:
@@ -35,30 +35,14 @@ class Request(NamedTuple):
     headers: dict[str, str]
 
 
-class Server:
+class Server(Loopback):
     """One HTTP server in a thread; a context manager."""
 
     def __init__(self) -> None:
         self.replies: dict[str, list[Reply]] = {}
         self.requests: list[Request] = []
         self.sent_bytes = 0
-        self.over = threading.Event()
-        self._server = _Quiet(("127.0.0.1", 0), _handler(self))
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.over.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        super().__init__(_handler(self))
 
     def on(self, path: str, *replies: Reply) -> None:
         self.replies[path] = list(replies)
@@ -74,13 +58,6 @@ class Server:
         if replies is None:
             return Reply(404, b"Entry not found", {"X-Error-Code": "EntryNotFound"})
         return replies.pop(0) if len(replies) > 1 else replies[0]
-
-
-class _Quiet(ThreadingHTTPServer):
-    daemon_threads = True
-
-    def handle_error(self, *_: object) -> None:
-        """Readers that leave early are what these tests are about."""
 
 
 def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
