@@ -13,7 +13,7 @@ from itertools import cycle, islice
 from typing import Any
 
 from soong.models.catalogue import all_models
-from soong.plan.batch import answer_lines
+from soong.plan.batch import answer_lines, collect_rarely
 
 CONTEXTS = (2048, 4096, 8192)
 
@@ -43,6 +43,7 @@ def measure(name: str, lines: list[bytes]) -> None:
 
 def main() -> None:
     """Measure and print."""
+    collect_rarely()  # as `soong plan --batch` does
     print(f"{'mix':44} {'plans/s':>12} {'MiB before':>12} {'MiB after':>12}")
     for engine in ("vllm", "sglang"):
         measure(f"{engine}, one GPU", requests(20_000, engine=engine, gpu="h100-80gb-sxm5"))

@@ -23,6 +23,7 @@ HEAVY = (
     "tomllib",
     "platformdirs",
     "sqlite3",
+    "gpuhunt",
 )
 IN_PROCESS = """
 import sys

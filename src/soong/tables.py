@@ -34,6 +34,7 @@ MOST_BYTES = 8 << 20
 
 Row = TypeVar("Row", bound=msgspec.Struct)
 Document = TypeVar("Document")
+Held = TypeVar("Held")
 
 
 @cache
@@ -73,12 +74,12 @@ def user_rows(subject: str, row_type: type[Row]) -> tuple[Row, ...]:
 UserFile = tuple[str, int, int]
 """The path of a user's table, and its time and size, to tell one state of it from another."""
 
-_held: dict[str, UserFile | None] | None = None
+_held: dict[str, Any] | None = None
 
 
 @contextmanager
 def held() -> Iterator[None]:
-    """Look at the user's tables once for all that is done inside: a batch sees one state of them."""
+    """Look at the user's tables, and at kept prices, once for all that is done inside: a batch sees one state."""
     global _held  # noqa: PLW0603 - one switch for the process, as the files are
     _held = {}
     try:
@@ -87,13 +88,19 @@ def held() -> Iterator[None]:
         _held = None
 
 
+def looked_up(key: str, look: Callable[[], Held]) -> Held:
+    """What `look` finds; inside `held` it looks once for each key."""
+    if _held is None:
+        return look()
+    if key not in _held:
+        _held[key] = look()
+    found: Held = _held[key]
+    return found
+
+
 def _user_file(subject: str) -> UserFile | None:
     """The state of a user's table; None without one."""
-    if _held is None:
-        return _found_user_file(subject)
-    if subject not in _held:
-        _held[subject] = _found_user_file(subject)
-    return _held[subject]
+    return looked_up(subject, lambda: _found_user_file(subject))
 
 
 def _found_user_file(subject: str) -> UserFile | None:

@@ -31,6 +31,16 @@ class Ended(NamedTuple):
 Soong = "Callable[..., Ended]"
 
 
+@pytest.fixture(autouse=True)
+def unpaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clouds of these tests count no requests; `test_lambda_pacing` sees to the pace."""
+    from soong.clouds.lambda_cloud.pacing import Pace
+
+    defaults = Pace.__init__.__kwdefaults__
+    assert defaults is not None
+    monkeypatch.setitem(defaults, "request_seconds", 0.0)
+
+
 @pytest.fixture
 def soong(capfd: pytest.CaptureFixture[str]) -> Callable[..., Ended]:
     """Call soong with the given words."""

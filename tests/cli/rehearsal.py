@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from soong.clouds.sandbox import process
@@ -18,7 +19,6 @@ from soong.lease.ledger import Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 SPEED = 600.0
 """A lease of four hours is 24 seconds: long enough for a few commands on a busy computer, short enough to wait for."""
@@ -90,6 +90,21 @@ class Rehearsal:
             text=True,
             preexec_fn=listens_to_ctrl_c,  # noqa: PLW1509 - no thread runs here
         )
+
+    def processes(self) -> dict[int, str]:
+        """Everything that was started by soong or runs on its machines, but for the sandbox itself."""
+        marks = (f"SOONG_HOME={self.home}\0".encode(), f"SOONG_ROOT={self.home}/".encode())
+        found = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if not any(mark in (entry / "environ").read_bytes() + b"\0" for mark in marks):
+                    continue
+                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            except OSError:
+                continue
+            if words and "soong.clouds.sandbox.server" not in words:
+                found[int(entry.name)] = words
+        return found
 
     def kill_guardian(self) -> bool:
         """`kill -9` of the guardian; whether there was one."""

@@ -132,3 +132,22 @@ def test_a_typed_key_wins_over_an_old_command(
 def test_a_cloud_that_there_is_not(soong: Soong) -> None:
     ended = soong("configure", "--cloud", "lamda")
     assert (ended.code, "did you mean `lambda`?" in ended.err) == (4, True)
+
+
+@pytest.mark.slow
+def test_this_computer_asks_for_no_key_and_no_ssh() -> None:
+    tour = Terminal("configure")
+    tour.read_on_until("Where do you want to rent?")
+    tour.type(DOWN + DOWN + "\r")
+    assert "this computer has: 1 × " in tour.read_on_until("Which model")
+    assert "llama-3.2-1b" in tour.read_on_until("another one")
+    tour.type("\r")
+    tour.read_on_until("Hours of a lease")
+    tour.type("\r")
+    tour.read_on_until("The most hours")
+    tour.type("\r")
+    assert tour.end() == 0
+    assert "it was tried just now, and works" in tour.seen
+    found = {one.setting.key: one.value for one in config.all_values() if one.origin == "file"}
+    assert (found["cloud"], found["model"]) == ("local", "llama-3.2-1b")
+    kill_guardian("local")

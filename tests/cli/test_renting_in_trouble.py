@@ -51,8 +51,7 @@ def test_a_full_disk_does_not_keep_a_machine_alive(
     ended = limited((*words, "--cloud", "sandbox"), 100)
     assert "Traceback" not in ended.stderr
     assert rehearsal.alive == [], ended.stderr
-    soong("status", "--cloud", "sandbox")
-    assert rehearsal.ledger.open_rentals() == ()
+    until(lambda: soong("status", "--cloud", "sandbox") and rehearsal.ledger.open_rentals() == ())
 
 
 def test_a_full_disk_does_not_keep_stop_from_ending_a_machine(soong: Soong, rehearsal: Rehearsal) -> None:

@@ -108,11 +108,12 @@ def test_yes_is_no_consent_to_a_long_lease_that_only_this_computer_guards(
     assert asked_to_change(cloud) == []
 
 
-def test_a_lease_that_passes_the_months_budget_is_said(soong: Soong, cloud: FakeLambda) -> None:
+def test_a_lease_that_passes_the_months_budget_is_refused(soong: Soong, cloud: FakeLambda) -> None:
     assert soong("config", "set", "budget.monthly_usd", "1").code == 0
     ended = soong("start", "--model", MODEL)
     assert ended.code == 2
-    assert "passes your $1.00 (budget.monthly_usd)" in ended.err
+    assert "over your cap of $1.00" in ended.err
+    assert asked_to_change(cloud) == []
 
 
 def test_money_that_ends_it_within_four_hours_needs_no_consent(soong: Soong, cloud: FakeLambda) -> None:

@@ -33,9 +33,23 @@ Ender = Literal["command", "reaper", "guardian"]
 ENDERS: tuple[Ender, ...] = ("command", "reaper", "guardian")
 COMMANDS = {
     "start": ["start", "--model", "llama-3.1-8b", "--hours", str(HOURS), "--cloud", "sandbox", "--yes"],
+    "replicas": [
+        "start",
+        "--model",
+        "llama-3.1-8b",
+        "--hours",
+        str(HOURS),
+        "--cloud",
+        "sandbox",
+        "--yes",
+        "--replicas",
+        "2",
+    ],
     "extend": ["extend", "2", "--cloud", "sandbox", "--yes"],
     "stop": ["stop", "--cloud", "sandbox", "--yes"],
 }
+BEGINNINGS = {"start": 1, "replicas": 2}
+"""Commands that rent, and how many machines; the others need a machine that runs."""
 FAULTS: tuple[dict[str, Any], ...] = (
     {},
     {"name": "lost-answer"},
@@ -56,7 +70,7 @@ FAULTS: tuple[dict[str, Any], ...] = (
 
 def words_of(command: str, name: str) -> list[str]:
     """The command on a machine of that name: what an earlier run left behind must not be in its way."""
-    return [*COMMANDS[command], *(["--name", name] if command == "start" else [name])]
+    return [*COMMANDS[command], *(["--name", name] if command in BEGINNINGS else [name])]
 
 
 class Run(NamedTuple):
@@ -106,7 +120,7 @@ class Bench:
         """One run: the command killed, the clock moved past the end, the ender's chance, the verdict."""
         before = {line["id"] for line in self._bill()}
         name = f"run-{next(self.numbers)}"
-        if command != "start":
+        if command not in BEGINNINGS:
             self._started(name)
         if fault:
             self.running.ask("POST", "faults", {"count": 1, **fault})
@@ -119,18 +133,18 @@ class Bench:
     def steps_of(self, command: str) -> list[str]:
         """The steps of a command that nothing disturbs; what it launched is ended again."""
         name = f"run-{next(self.numbers)}"
-        if command != "start":
+        if command not in BEGINNINGS:
             self._started(name)
-        steps = self._started(name) if command == "start" else self.soong(words_of(command, name))
+        steps = self._started(name, command) if command in BEGINNINGS else self.soong(words_of(command, name))
         self.soong(["stop", "--all", "--cloud", "sandbox", "--yes"])
         return steps
 
-    def _started(self, name: str) -> list[str]:
+    def _started(self, name: str, command: str = "start") -> list[str]:
         """A start that ran to its end; again, where a busy computer let the fast clock pass the machine's limits."""
         steps: list[str] = []
         tries = 0
-        while "after ledger: ready" not in steps and tries < STARTS:
-            steps = self.soong(words_of("start", name))
+        while steps.count("after ledger: ready") < BEGINNINGS[command] and tries < STARTS:
+            steps = self.soong(words_of(command, name))
             tries += 1
         return steps
 

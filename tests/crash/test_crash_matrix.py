@@ -49,6 +49,21 @@ def test_a_start_that_is_killed_leaves_no_machine_past_its_end(bench: Bench, sta
     assert sum(bool(run.killed_at) for run in runs) == len(kills)
 
 
+def test_a_start_of_two_that_is_killed_leaves_neither_past_its_end(bench: Bench) -> None:
+    steps = bench.steps_of("replicas")
+    assert steps.count("after ledger: ready") == 2, "the start did not run to its end"
+    assert steps.count("before ledger: asked") == 1, "both are written down at once"
+    launches = [number for number, name in enumerate(steps) if "launch" in name]
+    assert len(launches) == 4, "before and after each of two calls"
+    assert steps.index("after ledger: asked") < launches[0]
+    kills = sorted(
+        {steps.index("after ledger: asked") + 1, *(number + 1 for number in launches), len(steps) - 2}
+    )
+    runs = [bench.run("replicas", {}, kill, ENDERS[number % 3]) for number, kill in enumerate(kills)]
+    assert [run for run in runs if run.problems] == []
+    assert all(run.killed_at for run in runs)
+
+
 @pytest.mark.parametrize(
     ("fault", "ender"),
     [

@@ -30,16 +30,14 @@ if TYPE_CHECKING:
     from openai import OpenAI
     from openai.types.chat import ChatCompletionMessageParam
 
-FOLDER = Path(os.environ.get(needs.FOLDER_VARIABLE) or ".e2e").resolve()
+FOLDER = needs.folder_given() or Path("nowhere")
 ENGINE = needs.environment_of(FOLDER)
 MODEL = needs.model_of(FOLDER)
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not (MODEL.exists() and (ENGINE / "bin" / "llama-server").exists()),
-        reason=f"no engine and model in {FOLDER}: `make e2e` makes them",
-    ),
+    pytest.mark.real,
+    pytest.mark.skipif(needs.folder_given() is None, reason="no engine and model: `make e2e` makes them"),
     pytest.mark.skipif(shutil.which("ssh") is None, reason="needs OpenSSH's client"),
 ]
 
@@ -102,21 +100,6 @@ class Person(Rehearsal):
         while left := self.processes():
             assert time.monotonic() < ends_at, left
             time.sleep(0.1)
-
-    def processes(self) -> dict[int, str]:
-        """Everything that was started by soong or runs on its machines, but for the sandbox itself."""
-        marks = (f"SOONG_HOME={self.home}\0".encode(), f"SOONG_ROOT={self.home}/".encode())
-        found = {}
-        for entry in Path("/proc").glob("[0-9]*"):
-            try:
-                if not any(mark in (entry / "environ").read_bytes() + b"\0" for mark in marks):
-                    continue
-                words = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
-            except OSError:
-                continue
-            if words and "soong.clouds.sandbox.server" not in words:
-                found[int(entry.name)] = words
-        return found
 
 
 @pytest.fixture

@@ -121,7 +121,7 @@ def test_systemd_gets_a_timer_that_carries_no_key(home: Path, monkeypatch: pytes
     folder = home / ".config" / "systemd" / "user"
     service = (folder / "soong-guardian-lambda.service").read_text()
     timer = (folder / "soong-guardian-lambda.timer").read_text()
-    assert f'"{sys.executable}" "-m" "soong.cli" "reap" "--cloud" "lambda" "--guardian"' in service
+    assert f'"{sys.executable}" "-P" "-m" "soong.cli" "reap" "--cloud" "lambda" "--guardian"' in service
     assert 'Environment="SOONG_LAMBDA_API_URL=http://127.0.0.1:1/with%%20\\"odd\\""' in service
     assert "OnCalendar=minutely" in timer
     assert "Persistent=true" in timer

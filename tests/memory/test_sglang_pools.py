@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from soong.gpus.gpu import Gpu
@@ -37,7 +38,7 @@ def facts_of(case: dict[str, Any]) -> Facts:
         )
         for name, layers, token_bytes, window, ratio, state_bytes, state_kind, width in case["kinds"]
     )
-    zeros: dict[str, Any] = dict.fromkeys(Facts._fields, 0)
+    zeros: dict[str, Any] = dict.fromkeys(Facts.__struct_fields__, 0)
     known = {
         "kinds": kinds,
         "name": case["architecture"],
@@ -134,7 +135,7 @@ def test_a_sliding_model_that_sglang_does_not_list_keeps_every_token() -> None:
     case = {"kinds": [["sliding", 20, 1024, 512, 1, 0, "", 0], ["full", 4, 1024, 0, 1, 0, "", 0]]}
     facts = facts_of({**case, "architecture": "Gemma3ForCausalLM", "multimodal": False})
     assert _sglang_pools.cell_of(facts, NEWEST) == (24 * 1024, 0, 0, 0)
-    listed = facts._replace(name="GptOssForCausalLM")
+    listed = msgspec.structs.replace(facts, name="GptOssForCausalLM")
     assert _sglang_pools.cell_of(listed, NEWEST).token_bytes == (4 + 0.8 * 20) * 1024
     assert _sglang_pools.cell_of(listed, rules("sglang", "0.5.6")).token_bytes == 24 * 1024
 

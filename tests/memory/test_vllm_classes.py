@@ -50,7 +50,7 @@ def test_the_pool_holds_the_tokens_that_the_engine_logs(case: dict[str, Any]) ->
     context, tokens = case["context_tokens"], {}
     for size in case["pool_tokens"]:
         kinds = layer_kinds(architecture, tensor_parallel=int(size), kv_dtype="bfloat16")
-        pool = build_pool(kinds, PoolRules(True, 1.5, 2, 1, 16))
+        pool = build_pool(kinds, PoolRules(True, 1.5, 2, 1, 16, 1))
         blocks = POOL_BYTES // pool.bytes_per_block
         tokens[size] = int(blocks / pool.blocks_per_sequence(context, IN_FLIGHT_TOKENS) * context)
     assert tokens == case["pool_tokens"]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 OFFERS = packaged("prices", Offer)
+LAMBDA = [offer for offer in OFFERS if offer.cloud == "lambda"]
 GPU_IDS = {gpu.id for gpu in packaged("gpus", Gpu)}
 
 
@@ -27,7 +28,7 @@ def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
 
 
-@pytest.mark.parametrize("offer", OFFERS, ids=lambda offer: offer.instance_type)
+@pytest.mark.parametrize("offer", OFFERS, ids=lambda one: f"{one.cloud} {one.instance_type} {one.region}")
 class TestEveryOffer:
     def test_its_gpu_is_known(self, offer: Offer) -> None:
         assert offer.gpu in GPU_IDS
@@ -35,17 +36,35 @@ class TestEveryOffer:
     def test_it_costs_something_sensible(self, offer: Offer) -> None:
         assert 0.1 <= offer.usd_per_hour / offer.gpu_count <= 20
 
-    def test_its_name_says_the_count(self, offer: Offer) -> None:
-        assert f"gpu_{offer.gpu_count}x_" in offer.instance_type
-
     def test_its_host_fits_its_gpu(self, offer: Offer) -> None:
         assert offer.cpu_architecture == find_gpu(offer.gpu).cpu_architecture
 
     def test_it_has_a_day_and_a_source_and_claims_nothing_live(self, offer: Offer) -> None:
         assert date(2026, 1, 1) <= date.fromisoformat(offer.as_of) <= date(2026, 11, 23)
-        assert "Lambda" in offer.source
+        assert len(offer.source) > len("Lambda price page") - 1
         assert not offer.live
+        assert not offer.spot
         assert offer.available is None
+
+
+@pytest.mark.parametrize("offer", LAMBDA, ids=lambda offer: offer.instance_type)
+class TestEveryOfferOfLambda:
+    def test_its_name_says_the_count(self, offer: Offer) -> None:
+        assert f"gpu_{offer.gpu_count}x_" in offer.instance_type
+
+    def test_its_price_is_lambdas_own_and_holds_everywhere(self, offer: Offer) -> None:
+        assert "Lambda" in offer.source
+        assert offer.region is None
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [offer for offer in OFFERS if offer not in LAMBDA],
+    ids=lambda one: f"{one.instance_type} {one.region}",
+)
+def test_a_price_of_another_cloud_says_whose_page_and_who_noted_it(offer: Offer) -> None:
+    assert "as noted on that day in" in offer.source
+    assert "/" in offer.source
 
 
 def test_types_are_unique() -> None:
@@ -54,7 +73,7 @@ def test_types_are_unique() -> None:
 
 def test_more_gpus_of_a_kind_cost_more_in_all() -> None:
     for gpu in GPU_IDS:
-        prices = sorted((offer.gpu_count, offer.usd_per_hour) for offer in OFFERS if offer.gpu == gpu)
+        prices = sorted((offer.gpu_count, offer.usd_per_hour) for offer in LAMBDA if offer.gpu == gpu)
         assert [usd for _, usd in prices] == sorted(usd for _, usd in prices)
 
 
@@ -95,7 +114,12 @@ source = "my contract"
 def test_a_users_price_replaces_the_packaged_one(tmp_path: Path) -> None:
     (tmp_path / "config" / "prices.toml").write_text(price())
     assert find_offer("gpu_1x_a10").usd_per_hour == 0.75
-    assert len(packaged_offers()) == len(OFFERS)
+    assert len(packaged_offers()) == len(LAMBDA)
+
+
+def test_what_is_packaged_of_other_clouds_is_not_counted_here() -> None:
+    assert list(packaged_offers()) == LAMBDA
+    assert packaged_offers() is packaged_offers()
 
 
 def test_a_users_price_of_an_unknown_gpu_is_named(tmp_path: Path) -> None:

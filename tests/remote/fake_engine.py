@@ -229,6 +229,7 @@ def main() -> None:
     parser.add_argument("--die-after", type=float, default=0.0)
     parser.add_argument("--exit-code", type=int, default=1)
     parser.add_argument("--log", default="loading")
+    parser.add_argument("--chat-template")
     wish = parser.parse_args()
     sys.stdout.write(wish.log + "\n")
     sys.stdout.flush()

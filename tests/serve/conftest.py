@@ -67,7 +67,7 @@ def rented(sealed: Path) -> Iterator[Rented]:
         pytest.skip("needs OpenSSH's client")
     from soong.clouds.sandbox.provider import SandboxProvider
 
-    running = process.start(speed=3000)
+    running = process.start(speed=600)
     running.ask("POST", "settings", {"rate_limit": False})
     provider = SandboxProvider(running)
     try:

@@ -1,7 +1,7 @@
 """An engine that serves no model: the same paths and the same words as a real one, by the standard library alone.
 
 It understands the flags that place an engine, and these variables: FAKE_ENGINE_FAIL, a file whose text it prints
-before it ends with 1; FAKE_ENGINE_DELAY, seconds before it listens.
+before it ends with 1; FAKE_ENGINE_WAIT, a file whose end it waits for before it listens.
 """
 
 import json
@@ -20,12 +20,27 @@ def value(*names: str) -> str:
 
 
 MODEL = value("--served-model-name", "--alias") or "fake"
+ASKED: list[str] = []
+"""The path of each question so far."""
 WORDS = ("Paris", " is", " the", " capital", ".")
 
 
 def say(*words: str) -> None:
     sys.stdout.write(" ".join(words) + "\n")
     sys.stdout.flush()
+
+
+def counters() -> list[tuple[str, int]]:
+    """Of requests and tokens, under the names of the engine whose place this takes."""
+    is_sglang = any("sglang" in word for word in sys.argv)
+    family, running, queued = (
+        ("sglang", "num_running_reqs", "num_queue_reqs")
+        if is_sglang
+        else ("vllm", "num_requests_running", "num_requests_waiting")
+    )
+    tokens = len(WORDS) * len(ASKED)
+    counts = {running: 0, queued: 0, "generation_tokens_total": tokens, "prompt_tokens_total": len(ASKED)}
+    return [(f"{family}:{name}", count) for name, count in counts.items()]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -48,14 +63,14 @@ class Handler(BaseHTTPRequestHandler):
         elif self.path == "/v1/models":
             self.answer(200, {"object": "list", "data": [{"id": MODEL, "object": "model"}]})
         elif self.path == "/metrics":
-            names = ("vllm:num_requests_running", "vllm:num_requests_waiting")
-            text = "".join(f'{name}{{model_name="{MODEL}"}} 0\n' for name in names)
+            text = "".join(f'{name}{{model_name="{MODEL}"}} {count}\n' for name, count in counters())
             self.answer(200, text.encode(), "text/plain")
         else:
             self.answer(404, {"error": {"message": "no such path"}})
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        ASKED.append(self.path)
         if not asked.get("stream"):
             message = {"role": "assistant", "content": "".join(WORDS)}
             self.answer(200, {"model": MODEL, "choices": [{"index": 0, "message": message}]})
@@ -78,7 +93,9 @@ def main() -> None:
     if fails and Path(fails).exists():
         say(Path(fails).read_text())
         sys.exit(1)
-    time.sleep(float(os.environ.get("FAKE_ENGINE_DELAY", "0")))
+    waits = os.environ.get("FAKE_ENGINE_WAIT", "")
+    while waits and Path(waits).exists():
+        time.sleep(0.05)
     ThreadingHTTPServer((value("--host") or "127.0.0.1", int(value("--port"))), Handler).serve_forever()
 
 

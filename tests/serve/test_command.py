@@ -22,6 +22,11 @@ from soong.serve.command import engine_command, family_of, requirements_of
 if TYPE_CHECKING:
     from soong.serve.command import Command
 
+INTERPRETERS = {
+    engine: os.environ.get(f"SOONG_TEST_{engine.upper()}_PYTHON", "") for engine in ("vllm", "sglang")
+}
+"""Read here: each test is sealed from the variables of whoever runs it."""
+
 PARSE = {
     "vllm": """
 import json, sys
@@ -105,6 +110,18 @@ def test_the_family_decides_the_parsers(model_type: str, repository: str, tools:
     assert (found.sglang_tools, found.sglang_reasoning) == (tools, reasoning)
 
 
+def test_a_model_of_chats_whose_repository_has_no_template_gets_one() -> None:
+    for engine in ("vllm", "sglang"):
+        made = built("baichuan2-7b", engine)
+        assert made is not None
+        assert made.argv[made.argv.index("--chat-template") + 1] == "{chat_template}"
+        assert "<reserved_106>" in made.chat_template
+    other = built("llama-3.1-8b", "vllm")
+    assert other is not None
+    assert (other.chat_template, "--chat-template" in other.argv) == ("", False)
+    assert [built(name, "vllm").encodes_chats for name in ("deepseek-v3.2", "deepseek-v3")] == [True, False]  # type: ignore[union-attr]
+
+
 def test_a_version_that_is_not_pinned_is_refused_before_money_moves() -> None:
     with pytest.raises(UsageError, match=r"0\.1 cannot be installed"):
         requirements_of("vllm", "0.1", "x86_64")
@@ -121,7 +138,7 @@ def test_a_format_that_was_assumed_cannot_be_served() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ["vllm", "sglang"])
 def test_the_engines_own_parser_takes_every_command(engine: str) -> None:
-    python = os.environ.get(f"SOONG_TEST_{engine.upper()}_PYTHON")
+    python = INTERPRETERS[engine]
     if not python:
         pytest.skip(f"SOONG_TEST_{engine.upper()}_PYTHON names no interpreter with {engine}")
     argvs: list[list[Any]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import urllib.error
 import urllib.request
@@ -38,8 +39,13 @@ def test_start_serves_and_the_endpoint_is_here(
     start: tuple[str, ...],
 ) -> None:
     rehearsal.running.ask("POST", "clock", {"speed": 240})
-    begun = soong(*start)
+    make_filesystem(rehearsal, "models")
+    begun = soong(*start, "--filesystem", "models")
     assert begun.code == 0, begun.err
+    (orders,) = rehearsal.home.rglob("serve.json")
+    assert json.loads(orders.read_text())["filesystem"] == "{root}/lambda/nfs/models"
+    (mounted,) = rehearsal.home.rglob("lambda/nfs/models")
+    assert mounted.is_symlink(), "it outlives the machine's own folder"
     port = start[-1]
     assert f"`{MODEL}` answers at http://127.0.0.1:{port}/v1" in begun.out
     url = f"http://127.0.0.1:{port}"
@@ -53,6 +59,10 @@ def test_start_serves_and_the_endpoint_is_here(
     logs = soong("logs").out
     assert "the endpoint: done" in logs or "the endpoint" in logs
     assert "argv:" in logs
+    assert len(soong("tunnel", "status", "--cloud", "sandbox", "--json").json) == 1
+    assert soong("tunnel", "status", "--cloud", "lambda", "--json").json == []
+    assert soong("tunnel", "status", "--cloud", "nowhere").code == 4
+    assert soong("tunnel", "stop", "--cloud", "lambda").code == 4
     assert soong("tunnel", "stop").code == 0
     assert soong("tunnel", "start").code == 0
     assert status_of(f"{url}/health", variables["OPENAI_API_KEY"]) == 200
@@ -121,6 +131,15 @@ def test_run_that_is_ended_ends_what_it_rented(rehearsal: Rehearsal, engine_envi
     _, err = ran.communicate(timeout=60)
     assert ran.returncode in {130, 143}, err
     assert rehearsal.alive == []
+
+
+def make_filesystem(rehearsal: Rehearsal, name: str) -> None:
+    """Storage in the region that the sandbox's machines are in."""
+    body = json.dumps({"name": name, "region": "us-east-1"}).encode()
+    headers = {"Authorization": f"Bearer {rehearsal.running.key}", "Content-Type": "application/json"}
+    made = urllib.request.Request(f"{rehearsal.running.url}/api/v1/filesystems", body, headers)
+    with urllib.request.urlopen(made, timeout=10) as answer:
+        assert answer.status == 200
 
 
 def status_of(url: str, key: str = "") -> int:

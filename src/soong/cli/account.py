@@ -73,14 +73,18 @@ def chosen_cloud(flag: str | None, ledger: Ledger | None) -> str:
 
 
 def tidy(ledger: Ledger) -> None:
-    """Drop keys, host entries and tunnels of machines that are gone, whoever ended them."""
-    from soong.connect import ssh, tunnel
+    """Drop keys, host entries, tunnels and routers of machines that are gone, whoever ended them."""
+    from soong.connect import router, ssh, tunnel
+    from soong.launch import groups
     from soong.serve import secrets
 
     mine = {rental.id for rental in ledger.open_rentals()}
+    groups_alive = {rental.group for rental in ledger.open_rentals() if rental.group}
     ssh.keep_only(mine)
-    secrets.keep_only(mine)
+    secrets.keep_only(mine | groups_alive)
     tunnel.keep_only(mine)
+    router.keep_only(groups_alive)
+    groups.forget_over(ledger)
 
 
 def clock_of(cloud: str) -> Clock:
@@ -117,6 +121,27 @@ def mechanisms(provider: Provider) -> tuple[Systemd | Launchd | Cron | Process, 
     return of_this_computer(rehearsal=not provider.costs_money)
 
 
+def group_of(account: Account, word: str) -> tuple[Rental, ...]:
+    """The open machines of the group that a person calls so, in order; none where it is no group."""
+    rentals = account.ledger.open_rentals(cloud=account.provider.cloud, account=account.provider.account)
+    found = [one for one in rentals if one.group and word in {one.group, one.group_name}]
+    return tuple(sorted(found, key=lambda one: one.replica))
+
+
+def the_rentals(account: Account, word: str | None) -> tuple[Rental, ...]:
+    """The open rentals that a person means: a whole group, or one machine; the only ones where none is named.
+
+    Raises:
+        NotFoundError, UsageError: see `the_rental`.
+    """
+    if word is None:
+        rentals = account.ledger.open_rentals(cloud=account.provider.cloud, account=account.provider.account)
+        groups = {one.group for one in rentals}
+        word = rentals[0].group if len(groups) == 1 and rentals[0].group else None
+    members = group_of(account, word) if word is not None else ()
+    return members or (the_rental(account, word),)
+
+
 def the_rental(account: Account, word: str | None) -> Rental:
     """The open rental that a person means: by name, id or instance id; the only one where none is named.
 
@@ -128,6 +153,9 @@ def the_rental(account: Account, word: str | None) -> Rental:
         found = [one for one in rentals if word in {one.name, one.id, one.instance_id}]
         if len(found) == 1:
             return found[0]
+        members = group_of(account, word)
+        if members:
+            raise UsageError(f"`{word}` has {len(members)} machines: which?", hints=_names(members))
         if found:
             hints = tuple(f"say `{one.id}` for the {one.instance_type} in {one.region}" for one in found)
             raise UsageError(f"{len(found)} machines are called `{word}`", hints=hints)

@@ -22,6 +22,7 @@ COMMANDS = {
     "models": ("models", "The models soong knows: list, info, compare, add, remove."),
     "gpus": ("gpus", "The GPUs soong knows: memory, bandwidth, number formats, price."),
     "offers": ("offers", "Machines for rent and their prices, cheapest first."),
+    "export": ("export", "The plan as a file for SkyPilot, dstack, Kubernetes, Compose or a shell."),
     "available": ("available", "What is free to rent now, cheapest first."),
     "rehearse": ("rehearse", "The whole life of a rented machine, on this computer; costs nothing."),
     "start": ("start", "Rent the cheapest machine that holds a model, with a lease that ends by itself."),
@@ -49,7 +50,7 @@ COMMANDS = {
 """Command name to its module in `soong.cli` and the line that the root help shows without importing it."""
 
 GROUPS = {
-    "Choose; no account needed": ("plan", "recommend", "models", "gpus", "offers"),
+    "Choose; no account needed": ("plan", "recommend", "models", "gpus", "offers", "export"),
     "Rent": ("available", "start", "status", "extend", "stop", "ssh", "costs"),
     "Serve": ("run", "env", "logs", "tunnel"),
     "Rehearse; costs nothing": ("rehearse", "sandbox"),

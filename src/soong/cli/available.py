@@ -37,11 +37,10 @@ def command(
 
     The list is a hint: between looking and asking somebody else may take the machine.
     """
-    from soong.clouds import open_provider
-    from soong.settings import config
+    from soong.cli.offers import offers_now
 
     most = units.parse_usd(max_price, what="`--max-price`") if max_price is not None else None
-    everything = open_provider(config.value("cloud", flag=cloud)).offers()
+    everything = offers_now(cloud)
     meant = view.select(everything, gpu=gpu, max_usd_per_hour=most)
     free = [offer for offer in meant if offer.available and region in {None, offer.region}]
     if not free:

@@ -13,6 +13,7 @@ from soong.cli.exit_codes import ExitCode
 from soong.errors import CredentialError, SoongError, UsageError
 
 if TYPE_CHECKING:
+    from soong.gpus.gpu import Gpu
     from soong.launch.provider import Provider
     from soong.offers.offer import Offer
 
@@ -25,6 +26,9 @@ SUGGESTED = (
 )
 """Offered with their prices; any other model can be typed."""
 
+SUGGESTED_HERE = ("llama-3.2-1b", "llama-3.2-3b", "llama-3.1-8b", "gemma-3-4b", "qwen3-30b-a3b")
+"""The same for this computer."""
+
 
 @click.command(
     "configure",
@@ -32,7 +36,7 @@ SUGGESTED = (
     "  soong configure --key-command 'op read op://Private/Lambda/key' --model llama-3.1-8b\n"
     "  soong configure --key-stdin --ssh-include < key.txt\n",
 )
-@click.option("--cloud", help="Where to rent: lambda, or sandbox.")
+@click.option("--cloud", help="Where to rent: lambda, sandbox, or local.")
 @click.option(
     "--key-stdin", is_flag=True, help="Read the API key from stdin and keep it in a file of your own."
 )
@@ -151,14 +155,38 @@ def _tour(out: output.Output) -> int:
     places = (
         ("lambda", "Lambda Cloud: real machines, real money"),
         ("sandbox", "the sandbox: a rehearsal, costs nothing"),
+        ("local", "this computer's own GPU or processor, costs nothing"),
     )
     cloud = prompts.ask_choice("Where do you want to rent?", places, out=out, option="--cloud")
     config.set_value("cloud", cloud)
+    if cloud == "local":
+        return _tour_of_this_computer(out)
     provider = _ask_key(out) if cloud == "lambda" else _checked_provider(cloud, out)
     config.set_value("model", _ask_model(provider, out))
     _ask_hours(out)
     _ask_ssh(provider, out)
     _ask_guards(provider, out)
+    _answer(out)
+    return ExitCode.DONE
+
+
+def _tour_of_this_computer(out: output.Output) -> int:
+    """What there is to ask where nothing is rented: no key, no SSH, and nobody else who could end it."""
+    from soong.clouds.local.provider import open_provider
+    from soong.settings import config
+
+    provider = open_provider()
+    found = ", ".join(f"{one.gpu_count} × {one.gpu}" for one in provider.offers()) or "nothing that serves"
+    out.say(f"this computer has: {found}")
+    for problem in provider.problems:
+        out.say(f"Warning: {problem}")
+    has_gpu = any(gpu.vendor != "cpu" for gpu in provider.gpus)
+    if not has_gpu:
+        out.say("without a GPU llama.cpp serves: it is the engine of every `soong start` from here on")
+        config.set_value("engine", "llama.cpp")
+    config.set_value("model", _ask_model(provider, out, SUGGESTED_HERE))
+    _ask_hours(out)
+    _try_guardian(provider, out)
     _answer(out)
     return ExitCode.DONE
 
@@ -235,9 +263,9 @@ def _new_key(out: output.Output) -> Provider:
         raise
 
 
-def _ask_model(provider: Provider, out: output.Output) -> str:
-    offers = _live_offers(provider)
-    choices = [(model, f"{model:<26} {_price(model, offers)}") for model in SUGGESTED]
+def _ask_model(provider: Provider, out: output.Output, suggested: tuple[str, ...] = SUGGESTED) -> str:
+    offers, gpus = _live_offers(provider), getattr(provider, "gpus", ())
+    choices = [(model, f"{model:<26} {_price(model, offers, gpus)}") for model in suggested]
     chosen = prompts.ask_choice(
         "Which model do you start most?", [*choices, ("", "another one")], out=out, option="--model"
     )
@@ -254,13 +282,18 @@ def _live_offers(provider: Provider) -> tuple[Offer, ...] | None:
         return None
 
 
-def _price(model: str, offers: tuple[Offer, ...] | None) -> str:
+def _price(model: str, offers: tuple[Offer, ...] | None, gpus: tuple[Gpu, ...]) -> str:
     from soong.plan.planner import make_plan
     from soong.plan.request import read_request
 
-    pick = make_plan(read_request({"model": model}), offers=offers, allow_network=False).chosen
+    wish = {"model": model}
+    if gpus and all(gpu.vendor == "cpu" for gpu in gpus):
+        wish["engine"] = "llama.cpp"
+    pick = make_plan(read_request(wish), offers=offers, gpus=gpus, allow_network=False).chosen
     if pick is None or pick.offer is None:
-        return "no single machine holds it"
+        return "too large for this computer" if gpus else "no single machine holds it"
+    if not pick.offer.usd_per_hour:
+        return f"fits, {pick.offer.instance_type}"
     when = "now" if offers else f"on {pick.offer.as_of}"
     return f"${pick.offer.usd_per_hour:.2f}/h {when}, {pick.offer.instance_type}"
 

@@ -1,4 +1,4 @@
-"""`soong costs`: what it has cost, by day, model or GPU."""
+"""`soong costs`: what it has cost, by day, model or GPU, and where this month leads."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from soong.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from soong.lease.ledger import Ledger, Rental
+    from soong.launch.budget import Forecast
+    from soong.lease.ledger import Rental
 
 DAYS = 30
+CAP = "budget.monthly_usd"
 
 
 @click.command(
@@ -28,13 +30,16 @@ DAYS = 30
 @click.option("--cloud", help="Only this cloud; a rehearsal's machines count only when `sandbox` is named.")
 @output.options
 def command(*, since: str | None, by: str, cloud: str | None, out: output.Output) -> None:
-    """What soong has rented on this computer, and what it cost by the prices shown at launch.
+    """What soong has rented on this computer, what it cost by the prices shown at launch, and where this month leads.
 
-    Counted from the launch call, so never less than the bill; the network is not asked.
+    Counted from the launch call, so never less than the bill; the network is not asked. The forecast is what is spent
+    and the larger of two: running leases to their ends, or the last seven days' rate to the month's end.
     """
     from soong.cli.account import clock_of
     from soong.clouds import check_name
+    from soong.launch.budget import REHEARSAL, forecast
     from soong.lease.ledger import open_ledger
+    from soong.settings import config
 
     if cloud is not None:
         check_name(cloud)
@@ -51,33 +56,21 @@ def command(*, since: str | None, by: str, cloud: str | None, out: output.Output
         total[0] += hours
         total[1] += usd
     rows = sorted(sums.items(), key=lambda item: item[0] if by == "day" else -item[1][1])
+    cap_usd = None if cloud == REHEARSAL else config.value(CAP)
+    month = forecast(rentals, now, cap_usd)
     out.answer(
         data=lambda: {
             "since": datetime.fromtimestamp(start, UTC).date().isoformat(),
             "by": by,
             "rows": [{by: key, "hours": round(hours, 4), "usd": round(usd, 4)} for key, (hours, usd) in rows],
             "usd": round(sum(usd for _, (_, usd) in rows), 4),
+            "month": month,
         },
         ids=[key for key, _ in rows],
-        human=lambda: _page(by, rows),
+        human=lambda: "\n".join([_page(by, rows), *_month(month)]),
     )
     if rehearsed:
         out.hint("`soong costs --cloud sandbox` tells what the rehearsals would have cost")
-
-
-def month_usd(ledger: Ledger, now: float) -> float:
-    """What this computer has rented since the first of the month, in dollars, running leases up to their present end.
-
-    Args:
-        now: seconds since 1970.
-    """
-    today = datetime.fromtimestamp(now, UTC).astimezone()
-    first = today.replace(day=1, hour=0, minute=0, second=0, microsecond=0)
-    rentals = [one for one in ledger.rentals() if one.cloud != "sandbox"]
-    to_come = sum(
-        one.lease.remaining_seconds(now) / 3600 * one.usd_per_hour for one in rentals if one.is_open
-    )
-    return max(0.0, to_come) + sum(usd for _, _, usd in _parts(rentals, "day", first.timestamp(), now))
 
 
 def _parts(rentals: list[Rental], by: str, start: float, now: float) -> Iterator[tuple[str, float, float]]:
@@ -115,6 +108,40 @@ def _moment(since: str | None, now: float) -> float:
         raise UsageError(
             f"`--since` cannot be `{since[:40]}`", hints=("write a day, 2026-11-01, or 7d",)
         ) from None
+
+
+def _month(month: Forecast) -> list[str]:
+    """This month in four lines; none where it has cost nothing and no cap is set."""
+    if not (month.spent_usd or month.committed_usd or month.usd_per_day or month.cap_usd):
+        return []
+    lines = [
+        ("spent", f"${month.spent_usd:.2f}"),
+        ("running leases, to their ends", f"${month.committed_usd:.2f}"),
+        ("by the end of the month", f"about ${month.forecast_usd:.2f}{_at_which_rate(month)}"),
+    ]
+    if month.cap_usd is not None and month.left_usd is not None:
+        left = f"${month.left_usd:.2f} left" if month.left_usd >= 0 else f"passed by ${-month.left_usd:.2f}"
+        lines.append((f"your cap ({CAP})", f"${month.cap_usd:.2f}, {left}"))
+        if month.forecast_usd > month.cap_usd:
+            lines.append(
+                ("", text.style("at this rate the month passes it; starts beyond it are refused", "yellow"))
+            )
+    wide = max(len(label) for label, _ in lines)
+    return [
+        "",
+        text.style(_month_name(month.month), "bold"),
+        *(f"  {label:<{wide}}  {said}" for label, said in lines),
+    ]
+
+
+def _at_which_rate(month: Forecast) -> str:
+    """What the forecast goes by: the rate where that comes to more than the leases that run."""
+    by_rate = month.forecast_usd > month.spent_usd + month.committed_usd + 0.005
+    return f", at the last week's ${month.usd_per_day:.2f} a day" if by_rate else ""
+
+
+def _month_name(month: str) -> str:
+    return datetime.fromisoformat(f"{month}-01").strftime("%B %Y")
 
 
 def _page(by: str, rows: list[tuple[str, list[float]]]) -> str:

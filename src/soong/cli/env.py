@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 @output.options
 def command(name: str | None, *, shell: str | None, cloud: str | None, out: output.Output) -> int:
     """Print the lines that set OPENAI_BASE_URL and OPENAI_API_KEY, for `eval`. Asks nobody and changes nothing."""
-    variables = variables_of(served(name, cloud))
+    rental = served(name, cloud)
+    alone = bool(rental.group) and name in {rental.name, rental.id}
+    variables = variables_of(rental, alone=alone)
     fish = (shell or os.path.basename(os.environ.get("SHELL", ""))) == "fish"  # noqa: PTH119 - start-up time
     form = "set -gx {} {}" if fish else "export {}={}"
     out.answer(
@@ -39,8 +41,11 @@ def command(name: str | None, *, shell: str | None, cloud: str | None, out: outp
     return ExitCode.DONE
 
 
-def variables_of(rental: Rental) -> dict[str, str]:
+def variables_of(rental: Rental, *, alone: bool = False) -> dict[str, str]:
     """What OpenAI's clients, and those who copy them, read.
+
+    Args:
+        alone: of this machine itself, not of the router before its group: for what only its engine understands.
 
     Raises:
         CredentialError: the key is not on this computer.
@@ -49,8 +54,8 @@ def variables_of(rental: Rental) -> dict[str, str]:
     from soong.serve.secrets import found_key
 
     return {
-        "OPENAI_BASE_URL": endpoint_url(rental),
-        "OPENAI_API_KEY": found_key(rental.id).reveal(),
+        "OPENAI_BASE_URL": f"http://127.0.0.1:{rental.local_port}/v1" if alone else endpoint_url(rental),
+        "OPENAI_API_KEY": found_key(rental.endpoint_id).reveal(),
         "OPENAI_MODEL": rental.served_model,
     }
 
@@ -64,13 +69,25 @@ def served(name: str | None, cloud: str | None) -> Rental:
     from soong.lease.ledger import open_ledger
 
     with open_ledger() as ledger:
-        rentals = [one for one in ledger.open_rentals(cloud=cloud) if name in {None, one.name, one.id}]
-    found = [one for one in rentals if one.serving == "ready"]
+        rentals = [
+            one
+            for one in ledger.open_rentals(cloud=cloud)
+            if name in {None, one.name, one.id, one.group_name, one.group or one.id}
+        ]
+    found = _one_of_each_group([one for one in rentals if one.serving == "ready"])
     if len(found) == 1:
         return found[0]
     if found:
-        raise UsageError("which endpoint?", hints=tuple(f"soong env {one.name}" for one in found))
+        raise UsageError("which endpoint?", hints=tuple(f"soong env {one.group_name}" for one in found))
     starting = next((one for one in rentals if one.serving == "starting"), None)
     if starting is not None:
         raise NotFoundError(f"{starting.name} does not answer yet", hints=("soong logs --follow",))
     raise NotFoundError("no endpoint is up", hints=("soong start --model llama-3.1-8b", "soong status"))
+
+
+def _one_of_each_group(rentals: list[Rental]) -> list[Rental]:
+    """Replicas share one endpoint: one stands for all."""
+    found: dict[str, Rental] = {}
+    for one in rentals:
+        found.setdefault(one.endpoint_id, one)
+    return list(found.values())

@@ -47,6 +47,7 @@ def command(
 ) -> int:
     """End every machine of soong's whose lease is over, and prove it; report everything else with its price.
 
+    Asks the machines that this computer launched whether they idle, and ends those that do for longer than `--idle`.
     Touches only what carries soong's tags and the owner's word. Ends with 6 when a stop could not be proved.
     """
     if install is not None:
@@ -89,6 +90,7 @@ def _reaped(
     account: Account, owner: str, out: output.Output, *, all_owners: bool, dry_run: bool
 ) -> tuple[Reaped, ...]:
     from soong.cli.account import tidy
+    from soong.cli.looking_after import Looker
     from soong.launch.reaping import reap
     from soong.launch.settling import settle
 
@@ -103,6 +105,7 @@ def _reaped(
     if not dry_run:
         for found in settle(account.provider, account.ledger, tell=out.say):
             out.say(f"note: {found.message}")
+        Looker(out.say).look(account)
         tidy(account.ledger)
     return rows
 

@@ -62,7 +62,7 @@ def _one(line: str, what: str, environment: dict[str, str], out: output.Output) 
     out.say(text.style(f"\n# {what}", "dim") + "\n" + text.style(f"$ soong {line}", "bold"))
     silent = out.as_json or out.quiet
     ended = subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "soong.cli", *shlex.split(line)],
+        [sys.executable, "-P", "-m", "soong.cli", *shlex.split(line)],
         env=environment,
         stdout=subprocess.DEVNULL if silent else sys.stderr,
         stderr=subprocess.DEVNULL if silent else None,
@@ -74,7 +74,7 @@ def _one(line: str, what: str, environment: dict[str, str], out: output.Output) 
 def _quietly(words: list[str], environment: dict[str, str]) -> None:
     _end_guardian(Path(environment["SOONG_HOME"]))
     subprocess.run(  # noqa: S603
-        [sys.executable, "-m", "soong.cli", *words],
+        [sys.executable, "-P", "-m", "soong.cli", *words],
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

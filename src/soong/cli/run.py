@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from soong.cli.account import Account
-    from soong.cli.start import Wish
+    from soong.cli.wish import Wish
     from soong.lease.ledger import Rental
 
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
@@ -48,10 +48,15 @@ class _Silent(output.Output):
 @click.option("--sequences", help="How many such sequences at once.")
 @click.option("--engine", help="sglang (the default), vllm or llama.cpp.")
 @click.option("--quantization", help="Which of the model's formats.")
+@click.option(
+    "--replicas", type=click.IntRange(1, 16), default=1, help="So many machines behind one endpoint."
+)
 @click.option("--port", type=int, help="Of this computer, where the endpoint will be reached.")
 @click.option(
     "--engine-env", metavar="PATH", help="An engine's environment that is there, instead of a new one."
 )
+@click.option("--filesystem", help="A filesystem of the account to mount.")
+@click.option("--idle", metavar="TIME", help="End it after so long without a request: 30m, 1h.")
 @click.option("--laptop-only", is_flag=True, help="Consent to a long lease that only this computer guards.")
 @click.option("--cloud", help="lambda, sandbox, or local.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
@@ -65,8 +70,11 @@ def command(
     hours: str | None,
     max_cost: str | None,
     wait: str | None,
+    replicas: int,
     port: int | None,
     engine_env: str | None,
+    filesystem: str | None,
+    idle: str | None,
     laptop_only: bool,
     cloud: str | None,
     yes: bool,
@@ -80,17 +88,18 @@ def command(
     import secrets
 
     from soong.cli import account as accounts
-    from soong.cli import start
+    from soong.cli import wish as wishes
     from soong.launch.preflight import check_port, free_port
     from soong.settings import config
 
     _check_command(words)
     name = f"run-{secrets.token_hex(3)}"
-    wish = start.wish_of(model, gpu, region, hours, max_cost, name, wait, None, plan_options)
+    wish = wishes.wish_of(model, gpu, region, hours, max_cost, name, wait, filesystem, plan_options)
     local_port = port or free_port()
     check_port(local_port)
     environment = str(config.value("serve.environment", flag=engine_env) or "")
-    wish = wish._replace(serves=True, engine_env=environment, local_port=local_port)
+    wish = wish._replace(serves=True, engine_env=environment, local_port=local_port, replicas=replicas)
+    wish = wish._replace(idle_hours=wishes.idle_hours(idle, serves=True))
     talk = _Silent(quiet=out.quiet, as_json=out.as_json, no_input=out.no_input, color=out.color)
     with accounts.opened(cloud, talk, begins=True) as account:
         if account.provider.cloud == "sandbox" and not environment:
@@ -123,10 +132,9 @@ def _run(
     with _signals_interrupt():
         try:
             start.carry_out(account, wish, out, dry_run=False, yes=yes, laptop_only=laptop_only)
-            rental = _rental(account, wish)
-            if rental is None:
-                return ExitCode.DONE
-            code = _ran(words, rental, out)
+            rental = next((one for one in _rentals(account, wish) if one.serving == "ready"), None)
+            if rental is not None:
+                code = _ran(words, rental, out)
         except (KeyboardInterrupt, SoongError, click.exceptions.Exit) as error:
             failure = error
     unproved = _ended(account, wish, out)
@@ -140,9 +148,9 @@ def _run(
     return code
 
 
-def _rental(account: Account, wish: Wish) -> Rental | None:
-    """What this run has rented, if it may still bill."""
-    return next((one for one in account.ledger.open_rentals() if one.name == wish.name), None)
+def _rentals(account: Account, wish: Wish) -> list[Rental]:
+    """What this run has rented, if it may still bill: one machine, or the replicas of one group."""
+    return [one for one in account.ledger.open_rentals() if one.group_name == wish.name]
 
 
 def _ran(words: Sequence[str], rental: Rental, out: output.Output) -> int:
@@ -169,22 +177,24 @@ def _ended(account: Account, wish: Wish, out: output.Output) -> SoongError | Non
     from soong.launch import stopping
 
     for attempt in range(2):
-        rental = _rental(account, wish)
-        if rental is None:
+        rentals = _rentals(account, wish)
+        if not rentals:
             break
         try:
-            out.say(
-                f"ending {rental.name}" + ("; Ctrl-C again leaves that to the guardian" if attempt else "")
+            names = ", ".join(one.name for one in rentals)
+            out.say(f"ending {names}" + ("; Ctrl-C again leaves that to the guardian" if attempt else ""))
+            stopping.stop_all(
+                account.provider, account.ledger, rentals, why="soong run is over", tell=out.say
             )
-            stopping.stop(account.provider, account.ledger, rental, why="soong run is over", tell=out.say)
         except SoongError as error:
             return error
         except KeyboardInterrupt:
             if attempt:
                 raise
         else:
-            ended = account.ledger.get(rental.id)
-            out.say(f"{rental.name} is gone. It cost ${ended.cost_usd(account.provider.clock.now()):.2f}.")
+            now = account.provider.clock.now()
+            for one in rentals:
+                out.say(f"{one.name} is gone. It cost ${account.ledger.get(one.id).cost_usd(now):.2f}.")
     tidy(account.ledger)
     return None
 

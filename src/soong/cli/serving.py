@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from soong.errors import RemoteError, SoongError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from soong.cli.account import Account
     from soong.cli.output import Output
     from soong.connect.ssh import Host
+    from soong.lease.clock import Clock
     from soong.lease.ledger import Rental
     from soong.models.resolve import ResolvedModel
     from soong.plan.plan import Candidate as Planned
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from soong.serve.command import Requirements
     from soong.serve.machine import Machine
     from soong.serve.orders import Orders
+    from soong.serve.serving import Endpoint
     from soong.settings.secrets import Secret
 
 HERE = {"sandbox", "local"}
@@ -33,6 +36,16 @@ class Served(NamedTuple):
     plan: Plan
     environment: str
     local_port: int
+
+
+class Job(NamedTuple):
+    """Everything that brings one machine to serve. weights_file: sent from here, where it is."""
+
+    machine: Machine
+    orders: Orders
+    api_key: Secret
+    hf_token: Secret | None
+    weights_file: Path | None
 
 
 def prepared(
@@ -83,40 +96,16 @@ def serve(account: Account, rental: Rental, served: Served, out: Output) -> Rent
         ServingFailedError: the machine gave up; explained. TimedOutError: not ready in time. RemoteError: no answer.
     """
     from soong.cli.steps import Steps
-    from soong.connect.machine import programs
     from soong.lease.clock import WallClock
-    from soong.serve import serving
-    from soong.serve.secrets import endpoint_key
 
-    pick = next(
-        one
-        for one in served.plan.candidates
-        if one.engine_argv == rental.engine_argv and one.gpu_count == rental.gpu_count
-    )
-    orders = _orders(
-        rental.id, rental.engine_argv, pick.gpu.cpu_architecture, rental.gpu_count, served, account
-    )
-    machine = machine_of(account, rental)
-    rental = _noted(
-        account, rental, "starting", served_model=orders.served_name, local_port=served.local_port
+    job = job_of(account, rental, served)
+    rental = noted(
+        account, rental, "starting", served_model=job.orders.served_name, local_port=served.local_port
     )
     try:
         with Steps(out, WallClock()) as steps:
-            steps.say("sending the orders")
-            serving.send(
-                machine,
-                orders,
-                programs(),
-                api_key=endpoint_key(rental.id),
-                hf_token=_hub_token(served.plan.model) if orders.weights.repository else None,
-                weights_file=_sent_file(account, served.plan.model),
-                tell=steps.update,
-            )
-            offset = serving.begin(machine)
-            endpoint = serving.wait(
-                machine, orders, WallClock(), offset=offset, tell=steps.say, update=steps.update
-            )
-            rental = _noted(account, rental, "ready", endpoint_port=endpoint.port)
+            endpoint = brought_up(job, WallClock(), tell=steps.say, update=steps.update)
+            rental = noted(account, rental, "ready", endpoint_port=endpoint.port)
     except KeyboardInterrupt:
         out.say(
             f"{rental.name} goes on starting its engine, and bills ${rental.usd_per_hour:.2f}/h; "
@@ -124,15 +113,70 @@ def serve(account: Account, rental: Rental, served: Served, out: Output) -> Rent
         )
         raise
     except SoongError as error:
-        rental = _noted(account, rental, "failed")
-        raise _explained(error, account, rental, served, pick, out) from error
+        rental = noted(account, rental, "failed")
+        raise explained(error, account, rental, served, out) from error
     return connect(account, rental, out)
+
+
+def job_of(account: Account, rental: Rental, served: Served) -> Job:
+    """What is to be sent to a machine that is ready, and how it is reached.
+
+    Raises:
+        RemoteError: it has no address.
+    """
+    from soong.serve.secrets import endpoint_key
+
+    arch = _pick_of(rental, served).gpu.cpu_architecture
+    orders = _orders(rental.id, rental.engine_argv, arch, rental.gpu_count, served, account)
+    return Job(
+        machine=machine_of(account, rental),
+        orders=orders,
+        api_key=endpoint_key(rental.endpoint_id),
+        hf_token=_hub_token(served.plan.model) if orders.weights.repository else None,
+        weights_file=_sent_file(account, served.plan.model),
+    )
+
+
+def brought_up(
+    job: Job, clock: Clock, *, tell: Callable[[str], None], update: Callable[[str], None]
+) -> Endpoint:
+    """Send the orders, start the machine's own program, and follow it until the endpoint answers.
+
+    Asks neither the ledger nor the cloud, so that several machines can be brought up at once.
+
+    Raises:
+        ServingFailedError, TimedOutError, RemoteError: see `serve`.
+    """
+    from soong.connect.machine import programs
+    from soong.serve import serving
+
+    tell("sending the orders")
+    serving.send(
+        job.machine,
+        job.orders,
+        programs(),
+        api_key=job.api_key,
+        hf_token=job.hf_token,
+        weights_file=job.weights_file,
+        tell=update,
+    )
+    offset = serving.begin(job.machine)
+    return serving.wait(job.machine, job.orders, clock, offset=offset, tell=tell, update=update)
+
+
+def _pick_of(rental: Rental, served: Served) -> Planned:
+    """The plan's line that the machine was rented by."""
+    return next(
+        one
+        for one in served.plan.candidates
+        if one.engine_argv == rental.engine_argv and one.gpu_count == rental.gpu_count
+    )
 
 
 def connect(account: Account, rental: Rental, out: Output) -> Rental:
     """Lead the port of this computer to the endpoint; a tunnel that fails leaves the endpoint as it is."""
     if account.provider.cloud == "local":
-        return _noted(account, rental, "ready", local_port=rental.endpoint_port)
+        return noted(account, rental, "ready", local_port=rental.endpoint_port)
     from soong.connect import tunnel
 
     try:
@@ -202,17 +246,28 @@ def _orders(
         requirements=needs,
         environment=served.environment,
         remote_file=_remote_file(account, plan.model, served.environment),
-        filesystem=_kept_folder(account),
+        filesystem=_kept_folder(account, rental_id),
     )
 
 
-def _kept_folder(account: Account) -> str:
-    """Where this computer keeps engines and weights for its next start; empty on a rented machine."""
-    if account.provider.cloud != "local":
-        return ""
-    from soong.clouds.local.provider import kept_folder
+def _kept_folder(account: Account, rental_id: str) -> str:
+    """Where engines and weights outlive the machine: on its filesystem, or on this computer; empty where nowhere."""
+    if account.provider.cloud == "local":
+        from soong.clouds.local.provider import kept_folder
 
-    return str(kept_folder())
+        return str(kept_folder())
+    from soong.launch import finding
+
+    rental = account.ledger.find(rental_id)
+    machine = next(iter(finding.of_rental(rental, account.provider.instances())), None) if rental else None
+    if machine is None or not machine.filesystem_names:
+        return ""
+    places = [
+        one.mount_point
+        for one in account.provider.filesystems()
+        if (one.name, one.region) == (machine.filesystem_names[0], machine.region)
+    ]
+    return f"{{root}}{places[0]}" if places and places[0] else ""
 
 
 def _without_cuda(needs: Requirements, account: Account) -> Requirements:
@@ -273,20 +328,20 @@ def _hub_token(model: ResolvedModel) -> Secret | None:
     return Secret(token, origin="Hugging Face") if token and model.gated is not False else None
 
 
-def _noted(account: Account, rental: Rental, state: str, **fields: Any) -> Rental:
+def noted(account: Account, rental: Rental, state: str, **fields: Any) -> Rental:
+    """The rental, in the ledger, with how far its endpoint is."""
     return account.ledger.change(
         rental.id, f"serving-{state}", account.provider.clock.now(), serving=state, **fields
     )
 
 
-def _explained(
-    error: SoongError, account: Account, rental: Rental, served: Served, pick: Planned, out: Output
-) -> SoongError:
+def explained(error: SoongError, account: Account, rental: Rental, served: Served, out: Output) -> SoongError:
     """The failure with what it means, and what it costs to leave it so; a known one is first put on a screen."""
     from soong.cli import times
     from soong.serve import diagnosis
     from soong.serve.serving import ServingFailedError
 
+    pick = _pick_of(rental, served)
     found = diagnosis.diagnose(error.engine_log) if isinstance(error, ServingFailedError) else None
     if found is not None:
         again = diagnosis.refitted(served.plan, pick, found) if found.is_of_memory else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -13,6 +13,8 @@ from soong.errors import CredentialError, RemoteError
 from soong.lease.ledger import open_ledger
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from soong.cli.account import Account
     from soong.launch.provider import Instance
     from soong.lease.ledger import Ledger, Rental
@@ -45,12 +47,17 @@ class Picked(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a screen tells of. now: the cloud's clock. problem: why the cloud could not be asked; empty if it was."""
+    """What a screen tells of.
+
+    now: the cloud's clock. problem: why the cloud could not be asked; empty if it was. groups: all machines of each
+    group of replicas, also those that are gone: they stand on its bill.
+    """
 
     cloud: str
     now: float
     others: tuple[Instance, ...]
     problem: str = ""
+    groups: tuple[tuple[Rental, ...], ...] = ()
 
 
 @click.command(
@@ -94,7 +101,8 @@ def _once(cloud: str | None, picked: Picked, out: output.Output, *, clears: bool
         with accounts.opened(cloud, out, wakes=False) as account:
             others = _others(account)
             seen = Seen(account.provider.cloud, account.provider.clock.now(), others)
-            _answer(seen, _shown(account.ledger, seen, picked), out, clears=clears)
+            rentals = _shown(account.ledger, seen, picked)
+            _answer(_with_groups(seen, account.ledger, rentals), rentals, out, clears=clears)
             return ExitCode.DONE
     except (CredentialError, RemoteError) as error:
         problem = error
@@ -104,7 +112,7 @@ def _once(cloud: str | None, picked: Picked, out: output.Output, *, clears: bool
         rentals = _shown(ledger, seen, picked)
         if not rentals:
             raise problem
-        _answer(seen, rentals, out, clears=clears)
+        _answer(_with_groups(seen, ledger, rentals), rentals, out, clears=clears)
     out.say(f"note: {problem}; this is what this computer last knew")
     for hint in problem.hints:
         out.hint(hint)
@@ -117,10 +125,16 @@ def _shown(ledger: Ledger, seen: Seen, picked: Picked) -> list[Rental]:
         rental
         for rental in ledger.rentals()
         if rental.cloud == seen.cloud
-        if picked.word is None or picked.word in {rental.instance_id, rental.id, rental.name}
+        if picked.word is None
+        or picked.word in {rental.instance_id, rental.id, rental.name, rental.group_name}
         if (rental.is_open and not picked.stopped)
         or (picked.history and not rental.is_open and (rental.ended_at or rental.asked_at) >= since)
     ]
+
+
+def _with_groups(seen: Seen, ledger: Ledger, rentals: list[Rental]) -> Seen:
+    names = dict.fromkeys(one.group for one in rentals if one.group)
+    return seen._replace(groups=tuple(ledger.of_group(name) for name in names))
 
 
 def _answer(seen: Seen, rentals: list[Rental], out: output.Output, *, clears: bool) -> None:
@@ -131,6 +145,7 @@ def _answer(seen: Seen, rentals: list[Rental], out: output.Output, *, clears: bo
     out.answer(
         data=lambda: {
             "rentals": [document(rental, seen.now) for rental in rentals],
+            "groups": _group_documents(seen),
             "usd_per_hour": round(sum(one.usd_per_hour for one in rentals if one.is_open), 4),
             "cost_usd": round(sum(one.cost_usd(seen.now) for one in rentals), 4),
             "not_soongs": [
@@ -154,6 +169,11 @@ def _others(account: Account) -> tuple[Instance, ...]:
 
 def _page(seen: Seen, rentals: list[Rental]) -> str:
     lines = [_table(seen, rentals) if rentals else "nothing of soong's is running here"]
+    lines += [_endpoint(one) for one in rentals if one.is_open and one.serving and not one.group]
+    if seen.groups:
+        from soong.cli.views import replicas
+
+        lines += [line for members in seen.groups for line in replicas.state_lines(members)]
     lines += _guards(seen, rentals)
     for one in seen.others:
         price = f"${one.usd_per_hour:.2f}/h" if one.usd_per_hour is not None else "price not told"
@@ -162,8 +182,8 @@ def _page(seen: Seen, rentals: list[Rental]) -> str:
 
 
 def _table(seen: Seen, rentals: list[Rental]) -> str:
-    rows = [_row(rental, seen.now) for rental in rentals]
-    if len(rentals) > 1:
+    rows = _rows(seen, rentals)
+    if len({one.endpoint_id for one in rentals}) > 1:
         rate = sum(rental.usd_per_hour for rental in rentals if rental.is_open)
         cost = sum(rental.cost_usd(seen.now) for rental in rentals)
         rows.append(["total", "", "", "", "", "", "", "", f"{rate:.2f}", f"${cost:.2f}"])
@@ -176,6 +196,58 @@ def _table(seen: Seen, rentals: list[Rental]) -> str:
         right=[place for place, index in enumerate(shown) if HEADS[index] in AT_RIGHT],
         whole=[place for place, index in enumerate(shown) if HEADS[index] == "Machine"],
     )
+
+
+def _group_documents(seen: Seen) -> list[dict[str, Any]]:
+    if not seen.groups:
+        return []
+    from soong.cli.replicas import document
+
+    return [document(members, seen.now) for members in seen.groups]
+
+
+def _rows(seen: Seen, rentals: list[Rental]) -> list[list[str]]:
+    """A line for each machine; a group has one of its own, and its machines stand below it."""
+    rows, done = [], set()
+    for rental in rentals:
+        if not rental.group:
+            rows.append(_row(rental, seen.now))
+        elif rental.group not in done:
+            done.add(rental.group)
+            shown = sorted((one for one in rentals if one.group == rental.group), key=lambda one: one.name)
+            members = next(one for one in seen.groups if one[0].group == rental.group)
+            rows.append(_group_row(members, seen.now))
+            rows += [_member_row(one, seen.now) for one in shown]
+    return rows
+
+
+def _group_row(members: Sequence[Rental], now: float) -> list[str]:
+    """All machines of a group as one: the bill is one, those that are gone included."""
+    import msgspec
+
+    from soong.cli.views.replicas import how_many_answer
+
+    running = [one for one in members if one.is_open]
+    first = min(members, key=lambda one: one.asked_at)
+    last = max(running or members, key=lambda one: one.lease.ends_at)
+    row = _row(msgspec.structs.replace(last, asked_at=first.asked_at), now)
+    kinds = {one.instance_type for one in running or members}
+    kind = kinds.pop() if len(kinds) == 1 else "machines"
+    if running:
+        row[4] = how_many_answer(members)
+    cost = sum(one.cost_usd(now) for one in members)
+    row[0], row[2], row[3] = first.group_name, f"{len(running)} × {kind}", ""
+    row[8], row[9] = f"{sum(one.usd_per_hour for one in running):.2f}", f"${cost:.2f}"
+    return row
+
+
+def _member_row(rental: Rental, now: float) -> list[str]:
+    """One machine of a group, whose line above has the end and the money."""
+    from soong.cli.views.replicas import state_words
+
+    row = _row(rental, now)
+    row[0], row[1], row[4] = f"  {rental.name}", "", state_words(rental) or row[4]
+    return [*row[:6], "", "", "", ""]
 
 
 def _row(rental: Rental, now: float) -> list[str]:
@@ -205,6 +277,32 @@ def _left(seconds: float) -> str:
     if seconds <= VERY_SOON_SECONDS:
         return text.style(words, "red")
     return text.style(words, "yellow") if seconds <= SOON_SECONDS else words
+
+
+def _endpoint(rental: Rental) -> str:
+    """What a machine serves, and where; or why nothing answers, and what to type then."""
+    from soong.cli.views.start import endpoint_url
+
+    if rental.serving == "failed":
+        words = f"{rental.name} serves nothing and bills on: `soong logs` tells why, `soong stop` ends it"
+        return text.style(words, "red")
+    if rental.serving != "ready":
+        return f"{rental.name} does not answer yet: `soong logs --follow`"
+    return f"{rental.name}: `{rental.served_model}` answers at {endpoint_url(rental)}{_broken(rental)}"
+
+
+def _broken(rental: Rental) -> str:
+    """What is wrong with the tunnel of an endpoint, if anything is."""
+    from soong.connect import tunnel
+
+    if rental.cloud == "local":
+        return ""
+    found = tunnel.find(rental.id)
+    if found is None:
+        return text.style(", but no tunnel leads there: `soong tunnel start`", "yellow")
+    if found.state == "up":
+        return ""
+    return text.style(", but its tunnel is broken and is made again", "yellow")
 
 
 def _guards(seen: Seen, rentals: list[Rental]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,12 +10,12 @@ import click
 from soong.cli import account as accounts
 from soong.cli import by_tags, output, prompts
 from soong.cli.exit_codes import ExitCode
-from soong.errors import LedgerError
+from soong.errors import LedgerError, SoongError
 
 if TYPE_CHECKING:
     from soong.cli.account import Account
     from soong.launch.provider import Instance
-    from soong.launch.stopping import Gone, StopNotConfirmedError
+    from soong.launch.stopping import Gone
     from soong.lease.ledger import Rental
 
 
@@ -54,11 +54,18 @@ def command(
         if word is not None and by_tags.is_another_computers(account, word):
             return by_tags.stop(account.provider.cloud, word, out, every=False, yes=yes, no_wait=no_wait)
         rentals = _meant(account, word, every=every)
+        whole = _whole_groups(account, rentals)
         if not yes and not prompts.confirm(_question(rentals, account), out=out):
             out.say("nothing was stopped")
             return ExitCode.DONE
         listed = account.listed if yes else None  # an answer may have taken long
         answers, failure = _all_stopped(account, rentals, out, no_wait=no_wait, listed=listed)
+        added = tuple(one for group in whole for one in account.ledger.of_group(group) if one.is_open)
+        added = tuple(one for one in added if one.id not in {known.id for known in rentals})
+        if added:  # by a replacement that was under way
+            more, again = _all_stopped(account, added, out, no_wait=no_wait, listed=None)
+            answers, failure = answers + more, failure or again
+        accounts.tidy(account.ledger)
         if answers:
             _show(out, account, answers)
         if failure is not None:
@@ -67,11 +74,19 @@ def command(
 
 
 def _meant(account: Account, word: str | None, *, every: bool) -> tuple[Rental, ...]:
-    the_rental = accounts.the_rental
     if every:
         rentals = account.ledger.open_rentals(cloud=account.provider.cloud, account=account.provider.account)
-        return rentals or (the_rental(account, None),)
-    return (the_rental(account, word),)
+        return rentals or (accounts.the_rental(account, None),)
+    return accounts.the_rentals(account, word)
+
+
+def _whole_groups(account: Account, rentals: tuple[Rental, ...]) -> tuple[str, ...]:
+    """The groups all of whose machines are among these."""
+    meant = {one.id for one in rentals}
+    found = dict.fromkeys(one.group for one in rentals if one.group)
+    return tuple(
+        one for one in found if all(each.id in meant for each in account.ledger.of_group(one) if each.is_open)
+    )
 
 
 def _question(rentals: tuple[Rental, ...], account: Account) -> str:
@@ -88,21 +103,26 @@ def _all_stopped(
     *,
     no_wait: bool,
     listed: tuple[Instance, ...] | None,
-) -> tuple[list[tuple[Rental, Gone | None]], StopNotConfirmedError | None]:
-    """Every rental ended, and the first stop that could not be proved; one that does not end lets none bill on."""
-    from soong.launch.stopping import StopNotConfirmedError
+) -> tuple[list[tuple[Rental, Gone | None]], SoongError | None]:
+    """Every rental ended, and the first failure; one that does not end lets none bill on.
 
+    That all are to end is written down before any call, so that whoever leaves in the middle leaves the guardian all.
+    """
+    from soong.launch.stopping import mean_all
+
+    mean_all(account.provider, account.ledger, rentals, why="soong stop", tell=out.say)
     if len(rentals) > 1:
         for rental in rentals:
-            _stopped(account, rental, out, no_wait=True, listed=listed)
+            with suppress(SoongError):  # said by the second call
+                _stopped(account, account.ledger.get(rental.id), out, no_wait=True, listed=listed)
         listed = None
     answers: list[tuple[Rental, Gone | None]] = []
-    failure = None
+    failure: SoongError | None = None
     for rental in rentals:
         try:
             now = account.ledger.get(rental.id)
             answers.append(_stopped(account, now, out, no_wait=no_wait, listed=listed))
-        except StopNotConfirmedError as error:
+        except SoongError as error:
             failure = failure or error
     return answers, failure
 
@@ -138,7 +158,6 @@ def _stopped(
     except KeyboardInterrupt:
         out.say(f"{rental.name} was asked to end, and is not proved gone; the guardian goes on")
         raise
-    accounts.tidy(account.ledger)
     return account.ledger.get(rental.id), gone
 
 
@@ -148,7 +167,11 @@ def _show(out: output.Output, account: Account, answers: list[tuple[Rental, Gone
         data=lambda: [_document(rental, gone, now) for rental, gone in answers],
         ids=[rental.id for rental, gone in answers if gone is not None],
         human=lambda: "\n".join(
-            [*(_line(rental, gone, now) for rental, gone in answers), *_still_billing(account)]
+            [
+                *(_line(rental, gone, now) for rental, gone in answers),
+                *_bills(account, [rental for rental, _ in answers], now),
+                *_still_billing(account),
+            ]
         ),
     )
 
@@ -157,6 +180,17 @@ def _line(rental: Rental, gone: Gone | None, now: float) -> str:
     if gone is None:
         return f"{rental.name}: asked to end; not proved yet, the guardian goes on. `soong status` tells."
     return f"{rental.name} is gone: {gone.evidence}. It cost ${rental.cost_usd(now):.2f}."
+
+
+def _bills(account: Account, rentals: list[Rental], now: float) -> list[str]:
+    """What each group has cost in all, once none of it runs: a machine that was lost stands on its bill too."""
+    lines = []
+    for group in dict.fromkeys(one.group for one in rentals if one.group):
+        members = account.ledger.of_group(group)
+        if not any(one.is_open for one in members):
+            usd = sum(one.cost_usd(now) for one in members)
+            lines.append(f"{members[0].group_name} cost ${usd:.2f} in all, for {len(members)} machines.")
+    return lines
 
 
 def _document(rental: Rental, gone: Gone | None, now: float) -> dict[str, Any]:
@@ -172,8 +206,6 @@ def _document(rental: Rental, gone: Gone | None, now: float) -> dict[str, Any]:
 
 def _still_billing(account: Account) -> list[str]:
     """What outlives the machine: filesystems bill as long as they exist."""
-    from soong.errors import SoongError
-
     try:
         filesystems = account.provider.filesystems()
     except SoongError:

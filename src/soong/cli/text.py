@@ -33,7 +33,7 @@ def style(text: str, name: str) -> str:
 
 def width(text: str) -> int:
     """The columns that a line takes on a terminal; wide characters take two, styles and combining marks none."""
-    plain = _STYLED.sub("", text)
+    plain = _STYLED.sub("", text) if "\x1b" in text else text
     if plain.isascii():
         return len(plain)
     from unicodedata import combining, east_asian_width

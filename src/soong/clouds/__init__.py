@@ -41,6 +41,13 @@ def check_name(cloud: str) -> None:
     if cloud not in CLOUDS:
         from difflib import get_close_matches
 
+        from soong.offers.sources import known_clouds
+
+        if cloud in known_clouds():
+            raise NotFoundError(
+                f"soong does not rent at `{cloud}`: it knows prices there, nothing more",
+                hints=(f"soong plan MODEL --cloud {cloud}", f"soong offers --cloud {cloud}", "soong clouds"),
+            )
         near = get_close_matches(cloud, CLOUDS, n=1)
         raise NotFoundError(
             f"there is no cloud `{cloud}`",

@@ -7,23 +7,21 @@ command on the other side ends, and so does ssh. It ends by itself when the rent
 
 from __future__ import annotations
 
-import fcntl
 import os
-import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from soong.connect import ssh
+from soong.connect import ssh, supervised
 from soong.errors import RemoteError, SoongError
 from soong.settings import paths
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
     from pathlib import Path
 
 State = Literal["connecting", "up", "waiting"]
@@ -34,11 +32,17 @@ STEADY_SECONDS = 60.0
 LOOK_SECONDS = 2.0
 """Between two looks at the ledger."""
 START_SECONDS = 30.0
-STOP_SECONDS = 10.0
 UP = "tunnel-is-up"
-OPTIONS = {"BatchMode": "yes", "ConnectTimeout": str(ssh.CONNECT_SECONDS), "ExitOnForwardFailure": "yes"}
-_STARTED: list[subprocess.Popen[bytes]] = []
-"""Supervisors outlive the process that started them; kept so that the interpreter does not complain about that."""
+OPTIONS = {
+    "BatchMode": "yes",
+    "ConnectTimeout": str(ssh.CONNECT_SECONDS),
+    "ExitOnForwardFailure": "yes",
+    "ServerAliveInterval": "5",
+    "ServerAliveCountMax": "3",
+}
+"""A line that was cut, or a laptop that slept, is noticed within twenty seconds; a person waits for the answer."""
+_STARTED = supervised.STARTED
+"""Supervisors that this process has started."""
 
 
 class Tunnel(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +85,7 @@ def running() -> tuple[Tunnel, ...]:
 
 def find(rental_id: str) -> Tunnel | None:
     """The tunnel of a rental, if its supervisor lives."""
-    if not _is_held(folder() / f"{rental_id}.lock"):
+    if not supervised.is_held(folder() / f"{rental_id}.lock"):
         return None
     return _read(rental_id)
 
@@ -105,7 +109,8 @@ def start(host: ssh.Host, *, local_port: int, remote_port: int) -> Tunnel:
     check_port(local_port)
     wish = Tunnel(host=host, local_port=local_port, remote_port=remote_port, started_at=time.time())
     _write(wish)
-    supervisor = _spawn(host.rental_id)
+    log = folder() / f"{host.rental_id}.log"
+    supervisor = supervised.spawn("soong.connect.tunnel", host.rental_id, log)
     ends_at = time.monotonic() + START_SECONDS
     last = wish
     while time.monotonic() < ends_at:
@@ -129,20 +134,12 @@ def stop(rental_id: str) -> bool:
     Raises:
         SoongError: it does not end.
     """
-    file = folder() / f"{rental_id}.lock"
-    was_there = _is_held(file)
-    ends_at = time.monotonic() + STOP_SECONDS
-    sign = signal.SIGTERM
-    while _is_held(file):
+
+    def pid_of() -> int | None:
         found = _read(rental_id)
-        if found is None or time.monotonic() > ends_at + STOP_SECONDS:
-            raise SoongError("the tunnel does not end", hints=(f"lsof {file}",))
-        if time.monotonic() > ends_at:
-            sign = signal.SIGKILL
-        with suppress(ProcessLookupError):
-            if found.pid:
-                os.kill(found.pid, sign)
-        time.sleep(0.05)
+        return found.pid if found is not None else None
+
+    was_there = supervised.end(folder() / f"{rental_id}.lock", pid_of, "the tunnel")
     _end_left_over(rental_id)
     for name in (f"{rental_id}.json", f"{rental_id}.log"):
         (folder() / name).unlink(missing_ok=True)
@@ -161,27 +158,17 @@ def keep_only(rental_ids: Collection[str]) -> None:
 # --- the supervisor --------------------------------------------------------------------------------------------------
 
 
-class _Ended(BaseException):
-    """Somebody wants the supervisor gone."""
-
-
 def supervise(rental_id: str) -> int:
     """Keep the tunnel until the rental is over, or somebody ends this process. Returns the exit code."""
-
-    def leave(*_: object) -> None:
-        raise _Ended
-
-    signal.signal(signal.SIGTERM, leave)
-    signal.signal(signal.SIGINT, leave)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    with _held(paths.made(folder()) / f"{rental_id}.lock") as alone:
+    supervised.obey_signals()
+    with supervised.held(paths.made(folder()) / f"{rental_id}.lock") as alone:
         tunnel = _read(rental_id)
         if not alone or tunnel is None:
             return 1
         try:
             _end_left_over(rental_id)
             _keep(msgspec.structs.replace(tunnel, pid=os.getpid(), ssh_pid=0))
-        except _Ended:
+        except supervised.EndedError:
             pass
         finally:
             (folder() / f"{rental_id}.json").unlink(missing_ok=True)
@@ -250,23 +237,6 @@ def _pause(seconds: float, rental_id: str) -> None:
 # --- files and processes ---------------------------------------------------------------------------------------------
 
 
-def _spawn(rental_id: str) -> subprocess.Popen[bytes]:
-    log = os.open(folder() / f"{rental_id}.log", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
-    try:
-        supervisor = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-m", "soong.connect.tunnel", rental_id],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd="/",
-            start_new_session=True,
-        )
-    finally:
-        os.close(log)
-    _STARTED.append(supervisor)
-    return supervisor
-
-
 def _read(rental_id: str) -> Tunnel | None:
     try:
         return msgspec.json.decode((folder() / f"{rental_id}.json").read_bytes(), type=Tunnel)
@@ -285,45 +255,8 @@ def _write(tunnel: Tunnel) -> Tunnel:
 def _end_left_over(rental_id: str) -> None:
     """End an ssh whose supervisor is dead and that still carries an answer to its end."""
     found = _read(rental_id)
-    if found is None or not found.ssh_pid:
-        return
-    with suppress(OSError):
-        words = subprocess.run(  # noqa: S603
-            ["ps", "-o", "args=", "-p", str(found.ssh_pid)],  # noqa: S607
-            capture_output=True,
-            text=True,
-            check=False,
-        ).stdout
-        if f"soong-{rental_id}" in words and UP in words:
-            os.kill(found.ssh_pid, signal.SIGTERM)
-
-
-@contextmanager
-def _held(file: Path) -> Iterator[bool]:
-    descriptor = os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        yield False
-    else:
-        yield True
-    finally:
-        os.close(descriptor)
-
-
-def _is_held(file: Path) -> bool:
-    try:
-        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    else:
-        return False
-    finally:
-        os.close(descriptor)
+    if found is not None:
+        supervised.end_if_it_says(found.ssh_pid, f"soong-{rental_id}", UP)
 
 
 if __name__ == "__main__":

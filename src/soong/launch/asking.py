@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from soong.errors import SoongError
-from soong.launch import finding
+from soong.launch import budget, finding
 from soong.launch.provider import LaunchRefusedError, LaunchRequest, LaunchUnclearError
 
 if TYPE_CHECKING:
@@ -29,8 +29,12 @@ def ask(
     ssh_key_name: str,
     user_data: str,
     filesystems: tuple[str, ...] = (),
+    monthly_usd: float | None = None,
 ) -> Rental:
     """Launch the machine of `rental`, whose intent is written to the ledger first.
+
+    Args:
+        monthly_usd: the month's cap, which the whole lease must fit under.
 
     Returns:
         The rental, granted, with the cloud's instance id.
@@ -38,8 +42,28 @@ def ask(
     Raises:
         LaunchRefusedError: nothing was launched; the next candidate may be tried.
         LaunchUnclearError: no machine was found after an unclear answer; one may still appear.
+        OverBudgetError: the lease would pass the month's cap; nothing was asked of the cloud.
     """
-    ledger.add(rental)
+    with budget.alone(monthly_usd, ledger):
+        whole = budget.Span(rental.asked_at, rental.lease.ends_at, rental.usd_per_hour)
+        others = budget.counted(ledger.rentals(), rental.cloud)
+        budget.check(monthly_usd, others, (whole,), rental.asked_at, again=budget.FEWER_HOURS)
+        ledger.add(rental)
+    return call(
+        provider, ledger, rental, ssh_key_name=ssh_key_name, user_data=user_data, filesystems=filesystems
+    )
+
+
+def call(
+    provider: Provider,
+    ledger: Ledger,
+    rental: Rental,
+    *,
+    ssh_key_name: str,
+    user_data: str,
+    filesystems: tuple[str, ...] = (),
+) -> Rental:
+    """Launch the machine of `rental`, whose intent is in the ledger already; see `ask`."""
     request = LaunchRequest(
         instance_type=rental.instance_type,
         region=rental.region,

@@ -58,13 +58,13 @@ def types_of(offers: Sequence[Offer], *, region: str | None = None) -> tuple[Off
 
 
 def usable(plan: Plan, *, named: bool = False) -> tuple[Planned, ...]:
-    """The plan's machines worth paying for, cheapest first.
+    """The plan's machines worth paying for, best first by the plan's rank: the price, where nothing else is asked.
 
     Args:
         named: the person named the machine: then one that the engine merely starts on, or that is too small, is theirs
             to take, after a warning. Otherwise only what `fits` counts.
     """
-    wanted = [one for one in plan.candidates if one.offer is not None and (named or one.verdict == "fits")]
+    wanted = [one for one in plan.candidates if one.offer is not None and (named or one.will_do)]
     engine = plan.settings
     return tuple(
         one
@@ -77,19 +77,20 @@ def usable(plan: Plan, *, named: bool = False) -> tuple[Planned, ...]:
 def candidates_now(
     planned: Sequence[Planned], offers: Sequence[Offer], *, region: str | None = None
 ) -> tuple[Candidate, ...]:
-    """What to ask for now: each usable type in each region that has room, in order of price.
+    """What to ask for now: each usable type in each region that has room, in the plan's order, then by price.
 
     Args:
         planned: as `usable` gives them. offers: the cloud's list of this moment. region: only there.
     """
     found = (
-        _candidate(one, offer)
-        for one in planned
+        (place, _candidate(one, offer))
+        for place, one in enumerate(planned)
         for offer in offers
         if one.offer is not None and offer.instance_type == one.offer.instance_type
         if offer.available and offer.region and region in {None, offer.region}
     )
-    return tuple(sorted(found, key=lambda candidate: candidate.usd_per_hour))
+    in_order = sorted(found, key=lambda pair: (pair[0], pair[1].usd_per_hour))
+    return tuple(candidate for _, candidate in in_order)
 
 
 def worth_showing(

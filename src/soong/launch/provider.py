@@ -59,11 +59,12 @@ class SshKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Filesystem(msgspec.Struct, frozen=True, kw_only=True):
-    """Storage that outlives every machine, and bills while it exists."""
+    """Storage that outlives every machine, and bills while it exists. mount_point: where machines have it."""
 
     id: str
     name: str
     region: str
+    mount_point: str = ""
     is_in_use: bool = False
     bytes_used: int | None = None
 

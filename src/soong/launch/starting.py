@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import msgspec
 
-from soong.errors import NothingFitsError, RemoteError, SoongError
-from soong.launch import asking, stopping
+from soong.errors import NothingFitsError, RemoteError, SoongError, UsageError
+from soong.launch import asking, budget, extending, stopping
 from soong.launch.provider import LaunchRefusedError, LaunchUnclearError
-from soong.lease.lease import make_lease, new_id
+from soong.lease.lease import SECONDS_PER_HOUR, make_lease, new_id
 from soong.lease.ledger import Rental, held
 
 if TYPE_CHECKING:
@@ -44,6 +44,12 @@ class MachineUnfitError(RemoteError):
         self.stage = stage
 
 
+class SpentError(UsageError):
+    """Machines that were of no use have cost all that a start may cost; no other candidate changes that."""
+
+    code = "over-budget"
+
+
 class StoppedElsewhereError(SoongError):
     """Another soong ended the machine while this one was starting it; nothing is tried again."""
 
@@ -71,9 +77,11 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: the person's word for the machine. model: what it is for. owner: the owner's word.
-        hours: how long; None when only the cost limits it. max_usd: the most it may cost; None for no limit.
+        hours: how long; None when only the cost limits it. max_usd: the most that all may cost; None for no limit.
+        count: how many machines share that money.
         cap_hours: the hard end. ssh_key_name: the account's key. user_data: makes the boot script of a lease.
         wait_seconds: how long to wait for room, by the cloud's clock; 0 for one round.
+        monthly_usd: the month's cap over all machines of this ledger; None for none.
     """
 
     name: str
@@ -87,6 +95,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     filesystem_names: tuple[str, ...] = ()
     wait_seconds: float = 0.0
     guards: tuple[str, ...] = ()
+    monthly_usd: float | None = None
+    count: int = 1
 
 
 class Prober(Protocol):
@@ -110,7 +120,7 @@ def hours_of(terms: Terms, usd_per_hour: float) -> float:
     hours = terms.hours if terms.hours is not None else terms.cap_hours
     if terms.max_usd is None or usd_per_hour <= 0:
         return hours
-    return min(hours, terms.max_usd / usd_per_hour)
+    return min(hours, terms.max_usd / (usd_per_hour * terms.count))
 
 
 def lease_of(terms: Terms, candidate: Candidate, now: float) -> Lease:
@@ -147,17 +157,26 @@ def start(
         LaunchUnclearError: an answer was lost and nothing was found. StoppedElsewhereError: another command ended it
         meanwhile. MachineUnfitError: two machines in a row were unfit.
         StopNotConfirmedError: an unfit machine could not be proved gone, so nothing more is launched.
+        OverBudgetError: what can be had would take a month over its cap.
+        SpentError: machines that were of no use have cost all that this may cost.
     """
-    deadline = provider.clock.now() + terms.wait_seconds
+    began = provider.clock.now()
+    deadline = began + terms.wait_seconds
     tried = 0
     while True:
+        over: budget.OverBudgetError | None = None
         for candidate in candidates():
             tried += 1
-            rental = _tried(provider, ledger, candidate, terms, prober, tell)
+            try:
+                rental = _tried(provider, ledger, candidate, terms, prober, tell, began)
+            except budget.OverBudgetError as error:
+                over = over or error
+                tell(f"{candidate.instance_type} in {candidate.region}: {error.message}")
+                continue
             if rental is not None:
                 return rental
         if provider.clock.now() + CYCLE_SECONDS > deadline:
-            raise _no_room(tried)
+            raise over or no_room(tried)
         tell("no room anywhere; looking again in a minute")
         provider.clock.sleep(CYCLE_SECONDS)
 
@@ -169,19 +188,44 @@ def _tried(
     terms: Terms,
     prober: Prober,
     tell: Callable[[str], None],
+    began: float,
 ) -> Rental | None:
-    """The machine of one candidate, ready; None when there is no room. An unfit machine is replaced once."""
+    """The machine of one candidate, ready; None when there is no room. An unfit machine is replaced once.
+
+    Args:
+        began: when the start did; what it has cost since then counts, whichever candidate's machine that was.
+    """
+    left = _without_cost_since(terms, provider, ledger, began)
     try:
         try:
-            return _launched(provider, ledger, candidate, terms, prober, tell)
+            return _launched(provider, ledger, candidate, left, prober, tell)
         except MachineUnfitError as unfit:
             tell(f"{unfit}; it is gone, trying one more")
-            return _launched(provider, ledger, candidate, terms, prober, tell)
+            left = _without_cost_since(terms, provider, ledger, began)
+            return _launched(provider, ledger, candidate, left, prober, tell)
     except LaunchRefusedError as refused:
         if refused.refusal not in NEXT_CANDIDATE:
             raise
         tell(f"{candidate.instance_type} in {candidate.region}: {refused.message}")
         return None
+
+
+def _without_cost_since(terms: Terms, provider: Provider, ledger: Ledger, began: float) -> Terms:
+    """The terms with so much less money as an unfit machine has cost: `--max-cost` holds for all that a start rents.
+
+    Raises:
+        SpentError: nothing is left of it.
+    """
+    if terms.max_usd is None:
+        return terms
+    now = provider.clock.now()
+    cost_usd = sum(one.cost_usd(now) for one in ledger.rentals(since=began) if one.name == terms.name)
+    if terms.max_usd - cost_usd < budget.CENT:
+        raise SpentError(
+            f"the ${terms.max_usd:.2f} that this may cost are spent on a machine that was of no use",
+            hints=("soong status --history", "the same with a larger `--max-cost`"),
+        )
+    return msgspec.structs.replace(terms, max_usd=terms.max_usd - cost_usd)
 
 
 def _launched(
@@ -192,7 +236,7 @@ def _launched(
     prober: Prober,
     tell: Callable[[str], None],
 ) -> Rental:
-    rental = _intent(provider, candidate, terms)
+    rental = intent(provider, candidate, terms)
     with held(rental.id):
         try:
             tell(f"asking for {candidate.instance_type} in {candidate.region}")
@@ -203,11 +247,12 @@ def _launched(
                 ssh_key_name=terms.ssh_key_name,
                 user_data=terms.user_data(rental.lease),
                 filesystems=terms.filesystem_names,
+                monthly_usd=terms.monthly_usd,
             )
             tell(f"{rental.instance_id} is booting")
             machine = prober.probe(rental, tell)
         except MachineUnfitError as unfit:
-            _check_wanted(ledger, rental)
+            check_wanted(ledger, rental)
             tell(f"{unfit}; ending it")
             stopping.stop(provider, ledger, rental, why=str(unfit), tell=tell)
             raise
@@ -216,25 +261,55 @@ def _launched(
         except (KeyboardInterrupt, SoongError) as leaving:
             _undo(provider, ledger, rental.id, str(leaving) or "interrupted", tell)
             raise
-        rental = _at_true_price(provider, ledger, rental, machine, tell)
+        rental = at_true_price(provider, ledger, rental, machine, terms, tell)
         now = provider.clock.now()
         ready = ledger.change(rental.id, "ready", now, phase="ready", ready_at=now, address=machine.address)
-        _check_wanted(ledger, ready)
+        check_wanted(ledger, ready)
         return ready
 
 
-def _at_true_price(
-    provider: Provider, ledger: Ledger, rental: Rental, machine: Instance, tell: Callable[[str], None]
+def at_true_price(
+    provider: Provider,
+    ledger: Ledger,
+    rental: Rental,
+    machine: Instance,
+    terms: Terms,
+    tell: Callable[[str], None],
 ) -> Rental:
-    """The rental at the price that the cloud states of the machine itself: its list may have changed meanwhile."""
+    """The rental at the price that the cloud states of the machine itself: its list may have changed meanwhile.
+
+    A dearer machine gets a shorter lease where it would cost more than it may.
+
+    Raises:
+        SoongError: the lease could not be made shorter; the machine is ended.
+    """
     true = machine.usd_per_hour
     if true is None or true == rental.usd_per_hour:
         return rental
     tell(f"the cloud states ${true:.2f}/h for it, where its list said ${rental.usd_per_hour:.2f}/h")
-    return ledger.change(rental.id, "price", provider.clock.now(), usd_per_hour=true)
+    rental = ledger.change(rental.id, "price", provider.clock.now(), usd_per_hour=true)
+    hours = min(hours_of(terms, true), _hours_under_the_cap(provider, ledger, rental, terms))
+    ends_at = rental.lease.launched_at + hours * SECONDS_PER_HOUR
+    if ends_at >= rental.lease.ends_at:
+        return rental
+    tell(f"so its lease is {hours:.3g} h, for no more money than was agreed")
+    try:
+        return extending.shorten(provider, ledger, rental, ends_at=ends_at)
+    except (KeyboardInterrupt, SoongError) as leaving:
+        _undo(provider, ledger, rental.id, str(leaving) or "interrupted", tell)
+        raise
 
 
-def _check_wanted(ledger: Ledger, rental: Rental) -> None:
+def _hours_under_the_cap(provider: Provider, ledger: Ledger, rental: Rental, terms: Terms) -> float:
+    """How long this machine may run under the month's cap beside all others."""
+    if terms.monthly_usd is None:
+        return terms.cap_hours
+    others = [one for one in budget.counted(ledger.rentals(), rental.cloud) if one.id != rental.id]
+    whole = budget.Span(rental.lease.launched_at, rental.lease.cap_at, rental.usd_per_hour)
+    return budget.hours_that_fit(terms.monthly_usd, budget.spending(others, provider.clock.now()), (whole,))
+
+
+def check_wanted(ledger: Ledger, rental: Rental) -> None:
     """Make sure that nobody else has ended the machine, or is about to.
 
     Raises:
@@ -260,7 +335,8 @@ def _undo(provider: Provider, ledger: Ledger, rental_id: str, why: str, tell: Ca
     tell(f"{machine} is gone")
 
 
-def _intent(provider: Provider, candidate: Candidate, terms: Terms) -> Rental:
+def intent(provider: Provider, candidate: Candidate, terms: Terms) -> Rental:
+    """What is written down before a machine is asked for."""
     now = provider.clock.now()
     return Rental(
         lease=lease_of(terms, candidate, now),
@@ -276,10 +352,12 @@ def _intent(provider: Provider, candidate: Candidate, terms: Terms) -> Rental:
         asked_at=now,
         guards=terms.guards,
         engine_argv=candidate.engine_argv,
+        max_usd=terms.max_usd,
     )
 
 
-def _no_room(tried: int) -> NothingFitsError:
+def no_room(tried: int) -> NothingFitsError:
+    """The error for candidates that are all taken. tried: how many were asked for."""
     return NothingFitsError(
         "there is no room for this anywhere just now" if tried else "no machine that fits is free just now",
         hints=("the same with `--wait 2h` waits for room", "soong available"),

@@ -10,7 +10,7 @@ from soong.errors import CredentialError, NotFoundError, RemoteError, SoongError
 from soong.launch import finding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from soong.launch.provider import Instance, Provider
     from soong.lease.ledger import Ledger, Rental
@@ -101,6 +101,59 @@ def stop(
         raise not_confirmed(provider, rental.instance_id or rental.lease.instance_name, rental.usd_per_hour)
     close(ledger, rental, look.gone)
     return look.gone
+
+
+def stop_all(
+    provider: Provider,
+    ledger: Ledger,
+    rentals: Sequence[Rental],
+    *,
+    why: str,
+    tell: Callable[[str], None] = lambda _: None,
+) -> None:
+    """End several machines: ask for the end of each first, so that none bills while another is being proved gone.
+
+    Whoever leaves in the middle leaves the rest to the guardian: that all are to end is written down before any call.
+
+    Raises:
+        SoongError: the first that could not be proved gone, or noted; the others are ended all the same.
+    """
+    mean_all(provider, ledger, rentals, why=why, tell=tell)
+    failure: SoongError | None = None
+    for patience in (0.0, PATIENCE_SECONDS):
+        failure = None
+        for one in rentals:
+            rental = ledger.get(one.id)
+            if not rental.is_open or (len(rentals) == 1 and not patience):
+                continue
+            heard = tell if patience else lambda _: None
+            try:
+                stop(provider, ledger, rental, why=why, patience_seconds=patience, tell=heard)
+            except SoongError as error:
+                failure = failure or error
+    if failure is not None:
+        raise failure
+
+
+def mean_all(
+    provider: Provider,
+    ledger: Ledger,
+    rentals: Sequence[Rental],
+    *,
+    why: str,
+    tell: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Write down of each of these machines that it is to end, before the first call: the guardian then ends them too.
+
+    A group all of which is to end replaces nothing any more.
+    """
+    from soong.launch import groups
+
+    groups.replace_no_more(ledger, rentals)
+    for one in rentals:
+        rental = ledger.get(one.id)
+        if rental.is_open:
+            _intended(provider, ledger, rental, why, tell)
 
 
 def _intended(

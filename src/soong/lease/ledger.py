@@ -52,8 +52,11 @@ class Rental(msgspec.Struct, frozen=True, kw_only=True):
         end_reason: why it ended or was refused. missing_since: first time it was absent from the cloud's list.
         guards: who ends it if this computer does not. engine_argv: how the plan would serve the model.
         idle_seconds_limit: without a request for so long, by the cloud's clock, it is ended; 0 for no such limit.
+        max_usd: the most that it may cost, as agreed at its start; None where nothing was said.
         serving: how far the endpoint is. served_model: what its clients call the model. endpoint_port: on the machine's
             loopback, behind the gate. local_port: of this computer, which leads there.
+        group: the id that all replicas of one start share, empty for a machine of its own. replica: its number in the
+            group, from 1. router_port: of this computer, which leads to the whole group.
     """
 
     lease: Lease
@@ -82,11 +85,25 @@ class Rental(msgspec.Struct, frozen=True, kw_only=True):
     endpoint_port: int = 0
     local_port: int = 0
     idle_seconds_limit: float = 0.0
+    max_usd: float | None = None
+    group: str = ""
+    replica: int = 0
+    router_port: int = 0
 
     @property
     def id(self) -> str:
         """The lease's id: the rental's too."""
         return self.lease.id
+
+    @property
+    def group_name(self) -> str:
+        """The person's word for the group; a machine of its own has its own."""
+        return self.name.removesuffix(f"-{self.replica}") if self.group else self.name
+
+    @property
+    def endpoint_id(self) -> str:
+        """Whose key opens the endpoint: the group's, which is one for all, or the machine's own."""
+        return self.group or self.id
 
     @property
     def is_open(self) -> bool:
@@ -154,19 +171,27 @@ class Ledger:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def add(self, rental: Rental) -> None:
-        """Write down the intent to launch; on disk when this returns."""
+    def add(self, *rentals: Rental) -> None:
+        """Write down the intent to launch, of all or of none; on disk when this returns."""
         with self._transaction():
-            self._connection.execute(
-                "INSERT INTO rentals (id, cloud, account, phase, asked_at, document) VALUES (?, ?, ?, ?, ?, ?)",
-                (rental.id, rental.cloud, rental.account, rental.phase, rental.asked_at, _encoded(rental)),
-            )
-            self._append(
-                rental.id,
-                "asked",
-                rental.asked_at,
-                {"instance_type": rental.instance_type, "region": rental.region},
-            )
+            for rental in rentals:
+                self._connection.execute(
+                    "INSERT INTO rentals (id, cloud, account, phase, asked_at, document) VALUES (?, ?, ?, ?, ?, ?)",
+                    (
+                        rental.id,
+                        rental.cloud,
+                        rental.account,
+                        rental.phase,
+                        rental.asked_at,
+                        _encoded(rental),
+                    ),
+                )
+                self._append(
+                    rental.id,
+                    "asked",
+                    rental.asked_at,
+                    {"instance_type": rental.instance_type, "region": rental.region},
+                )
 
     def change(
         self, rental_id: str, kind: str, at: float, *, detail: dict[str, Any] | None = None, **fields: Any
@@ -226,6 +251,11 @@ class Ledger:
             for rental in rentals
             if (cloud is None or rental.cloud == cloud) and (account is None or rental.account == account)
         )
+
+    def of_group(self, group: str) -> tuple[Rental, ...]:
+        """Every rental of a group that was ever launched, by its number, the older first."""
+        found = [one for one in self.rentals() if group and one.group == group]
+        return tuple(sorted(found, key=lambda one: (one.replica, one.asked_at)))
 
     def rentals(self, *, since: float = 0.0, refused: bool = False) -> tuple[Rental, ...]:
         """Every rental asked at or after `since`, newest first; those that were never launched only on request."""

@@ -50,9 +50,9 @@ def local_sides(weight: Weight, tensor_parallel: int) -> tuple[int, int]:
 
 
 def decoder_layers(architecture: Architecture) -> int:
-    """Layers that pipeline stages share; towers are no part of them."""
+    """Layers that pipeline stages share; towers and draft layers are no part of them."""
     return 1 + max(
-        max(weight.layers, default=0) for weight in architecture.weights if weight.part not in TOWERS
+        max(weight.layers, default=0) for weight in architecture.served_weights() if weight.part not in TOWERS
     )
 
 

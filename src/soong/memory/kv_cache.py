@@ -6,7 +6,9 @@ pages, groups and pools is each engine's own affair (`soong.memory.engines`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from soong.models.architecture import AttentionCache, CompressedCache, LatentCache
 
@@ -35,7 +37,7 @@ DSATokenToKVPool.
 """
 
 
-class LayerKind(NamedTuple):
+class LayerKind(msgspec.Struct, frozen=True, gc=False):
     """The layers of a model that keep the same cache, on one GPU.
 
     token_bytes: bytes of one token in one layer; for `compressed`, of one entry, which stands for `ratio`
@@ -81,9 +83,9 @@ def layer_kinds(architecture: Architecture, *, tensor_parallel: int, kv_dtype: s
     kinds: dict[LayerKind, int] = {}
     for cache in architecture.caches:
         for kind in _kinds_of(cache, architecture.dtype, tensor_parallel, kv_dtype):
-            alone = kind._replace(layers=0)
+            alone = msgspec.structs.replace(kind, layers=0)
             kinds[alone] = kinds.get(alone, 0) + kind.layers
-    return tuple(kind._replace(layers=layers) for kind, layers in kinds.items() if layers)
+    return tuple(msgspec.structs.replace(kind, layers=layers) for kind, layers in kinds.items() if layers)
 
 
 def _kinds_of(
@@ -191,7 +193,11 @@ def _compressed_kinds(cache: CompressedCache) -> list[LayerKind]:
 def _state_kind(cache: StateCache, model_dtype: str, tensor_parallel: int) -> LayerKind:
     state_bytes = sum(_state_tensor_bytes(tensor, model_dtype, tensor_parallel) for tensor in cache.tensors)
     return LayerKind(
-        name="state", layers=cache.layers, token_bytes=0, state_bytes=state_bytes, state_kind=cache.kind
+        name="state",
+        layers=cache.layers,
+        token_bytes=cache.token_bytes,
+        state_bytes=state_bytes,
+        state_kind=cache.kind,
     )
 
 

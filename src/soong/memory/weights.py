@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from soong.memory.allocator import rounding_bytes, segments_bytes
 from soong.memory.dividing import (
     VOCABULARY_PADDING,
     decoder_layers,
@@ -31,6 +32,7 @@ from soong.memory.kernel_layouts import (
     up,
 )
 from soong.models.architecture import AttentionCache, LatentCache, Part
+from soong.models.quantization import unquantised
 from soong.models.quantization.formats import numbers_bytes
 from soong.models.quantization.matching import fused
 from soong.models.quantization.quantization import TOWERS
@@ -75,13 +77,8 @@ PLAIN_TOWERS = {
 REPLICATED_GATES_SINCE, MARLIN_METHODS = (0, 18), {"awq", "gptq", "auto-round", "intel/auto-round"}
 """vLLM issue 35924 (March 2026): gates of Qwen3.5's linear attention, beside these methods."""
 
-MIB = 1 << 20
-
-LARGE_BLOCK_BYTES, LARGE_STEP_BYTES, SPLIT_BYTES = 10 * MIB, 2 * MIB, MIB
-"""PyTorch asks the driver for tensors from 10 MiB on in steps of 2 MiB, and counts a rest of up to 1 MiB as used.
-
-Source: PyTorch 2.13 `c10/cuda/CUDACachingAllocator.cpp` kMinLargeAlloc, kRoundLarge, kSmallSize, should_split.
-"""
+FLOAT32_ROTARY = {"gpt_oss"}
+"""Model types whose tables are in float32 in either engine."""
 
 
 class WeightShare(msgspec.Struct, frozen=True, kw_only=True):
@@ -131,6 +128,7 @@ def weights_per_gpu(
         compute_capability: of the GPU, (9, 0) for an H100; Hopper is assumed where it is not known.
         pipeline_parallel: stages that the layers are divided into.
     """
+    quantization = as_loaded(quantization, engine)
     rank = Rank(
         tensor_parallel,
         engine,
@@ -144,6 +142,13 @@ def weights_per_gpu(
     if rank.size > 1 and rank.engine == "vllm" and architecture.name in WHOLE_MLP_SINCE:
         weights = _with_whole_mlp(weights) if rank.has(WHOLE_MLP_SINCE[architecture.name]) else weights
     return _share(architecture, weights, quantization, rank)
+
+
+def as_loaded(quantization: Quantization, engine: str) -> Quantization:
+    """The storage as the engine's loader sees it: 16 bits where vLLM finds no method named."""
+    if engine != "vllm" or quantization.named or not quantization.formats:
+        return quantization
+    return unquantised(quantization.dtype)
 
 
 def _with_whole_mlp(weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
@@ -225,6 +230,8 @@ def _cache_scale_bytes(architecture: Architecture) -> int:
 def _rotary_bytes(architecture: Architecture, rank: Rank) -> int:
     if architecture.name in COMPUTED_ROTARY and rank.has(COMPUTED_ROTARY[architecture.name]):
         return 0
+    if rank.engine == "sglang":  # in float32: 0.4.9 to 0.5.23 `layers/rotary_embedding`
+        return architecture.rotary_bytes * (1 if architecture.model_type in FLOAT32_ROTARY else 2)
     early = rank.engine == "vllm" and not rank.has(SHORT_ROTARY_SINCE)
     return architecture.early_rotary_bytes if early else architecture.rotary_bytes
 
@@ -234,9 +241,10 @@ def _absorbed_bytes(
 ) -> int:
     """16-bit copies of a packed MLA `kv_b_proj` for decoding; an unpacked one is only viewed differently.
 
-    Source: vLLM 0.33 `layers/attention/mla_attention.py` split_kv_b_proj; SGLang 0.5 `models/deepseek_v2.py` w_kc.
+    Source: vLLM 0.33 `layers/attention/mla_attention.py` split_kv_b_proj; SGLang's copies are in `engines/sglang.py`.
     """
-    if not any(isinstance(cache, LatentCache) for cache in architecture.caches):
+    latent = any(isinstance(cache, LatentCache) for cache in architecture.caches)
+    if not latent or rank.engine != "vllm":
         return 0
     total = 0
     for weight in weights:
@@ -274,17 +282,41 @@ def _tiling_bytes(weights: tuple[Weight, ...], quantization: Quantization, rank:
 
 
 def _rounding_bytes(weights: tuple[Weight, ...], quantization: Quantization, rank: Rank) -> int:
-    """What the allocator adds to the tensors as the engine fuses them."""
-    tensors: dict[tuple[str, Format | None], tuple[int, int]] = {}
+    """What the allocator adds to the tensors as the engine fuses them.
+
+    SGLang prints by how much free memory fell, so that whole segments count (0.5.23 `model_executor/model_runner.py`
+    load_model): exact to the last digit for five logs of 0.5.9 and later.
+    """
+    if rank.engine == "sglang":
+        sizes = _engine_sizes(weights, quantization, rank, scales=True)
+        return segments_bytes(sizes) - sum(size * layers for size, layers in sizes)
+    return sum(
+        rounding_bytes(size) * layers
+        for size, layers in _engine_sizes(weights, quantization, rank, scales=False)
+    )
+
+
+def _engine_sizes(
+    weights: tuple[Weight, ...], quantization: Quantization, rank: Rank, *, scales: bool
+) -> list[tuple[int, int]]:
+    """The tensors of a layer as the engine fuses them: bytes on one GPU, and how many layers have them.
+
+    scales: with vectors, and with what stands beside quantised numbers.
+    """
+    tensors: dict[tuple[str, Format | None, bool], tuple[int, int]] = {}
     for weight in weights:
-        if len(weight.shape) < 2:
+        if len(weight.shape) < 2 and not scales:
             continue
         name, number_bytes = _engine_tensor(weight), _number_bytes(weight, quantization)
         for _, form, layers, rows, columns in _pieces(weight, quantization, rank):
             one = numbers_bytes(form, rows, columns) if form else rows * columns * number_bytes
-            size, _ = tensors.get((name, form), (0, layers))
-            tensors[name, form] = size + one * weight.copies, layers
-    return sum(_rest_bytes(size) * layers for size, layers in tensors.values())
+            size, _ = tensors.get((name, form, False), (0, layers))
+            tensors[name, form, False] = size + one * weight.copies, layers
+            if form and scales:
+                beside = packed_bytes(form, rows, columns, rank) - one
+                size, _ = tensors.get((name, form, True), (0, layers))
+                tensors[name, form, True] = size + beside * weight.copies, layers
+    return list(tensors.values())
 
 
 def _engine_tensor(weight: Weight) -> str:
@@ -292,11 +324,6 @@ def _engine_tensor(weight: Weight) -> str:
     if weight.part == "experts":
         return f"{weight.path.partition('.0.')[0]} {weight.shard}"
     return fused(weight.path)
-
-
-def _rest_bytes(size: int) -> int:
-    rest = -size % LARGE_STEP_BYTES if size >= LARGE_BLOCK_BYTES else 0
-    return rest if rest <= SPLIT_BYTES else 0
 
 
 def _spread(weight: Weight, quantization: Quantization, rank: Rank) -> tuple[tuple[Format | None, int], ...]:

@@ -147,11 +147,17 @@ class StateTensor(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StateCache(msgspec.Struct, frozen=True, kw_only=True, tag="state"):
-    """Recurrent state: fixed per sequence, whatever its length."""
+    """Recurrent state: fixed per sequence, whatever its length.
 
-    kind: Literal["mamba1", "mamba2", "gdn", "kda", "shortconv", "lightning"]
+    kda-bounded: KDA whose gate has a lower bound, as vLLM's fast kernel wants it. ring: the keys that an indexer pools
+    next.
+    token_bytes: what a layer keeps of each token beside, already pooled; 0 for true states.
+    """
+
+    kind: Literal["mamba1", "mamba2", "gdn", "kda", "kda-bounded", "shortconv", "lightning", "ring"]
     layers: int
     tensors: tuple[StateTensor, ...]
+    token_bytes: int = 0
 
 
 Cache = AttentionCache | LatentCache | CompressedCache | StateCache

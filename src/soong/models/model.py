@@ -4,7 +4,7 @@ A row says where a model's files are, how they are packed, and what the model is
 price are not here: they are computed from `config`, by the same readers that read a `config.json` from disk.
 """
 
-from __future__ import annotations
+# No annotations as text here: msgspec compiles each of them when it first reads the table, a fortieth of `soong plan`.
 
 from typing import Annotated, Any
 
@@ -140,7 +140,7 @@ class Model(msgspec.Struct, frozen=True, kw_only=True):
         packed = self.quantization_config
         return {**config, "quantization_config": unfolded(packed)} if packed else config
 
-    def in_format(self, chosen: Format) -> Model:
+    def in_format(self, chosen: Format) -> "Model":
         """This model with one of its formats as the default."""
         others = tuple(row for row in self.formats if row is not chosen)
         return msgspec.structs.replace(self, quantization=chosen.quantization, formats=(chosen, *others))

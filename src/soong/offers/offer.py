@@ -1,6 +1,6 @@
 """A machine for rent: which GPU, how many, where, for how much, and since when we know."""
 
-from __future__ import annotations
+# No annotations as text here: msgspec compiles each of them when it first reads the table, a fortieth of `soong plan`.
 
 from typing import Annotated
 
@@ -23,6 +23,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
         as_of: the day of the price, ISO. live: asked from the cloud just now.
         region: None when the price holds in every region. available: None when not asked.
         spot: may be taken away at any moment.
+        launchable: soong rents there itself; else the offer is a price only, for the tools of `soong export`.
     """
 
     cloud: Name
@@ -40,3 +41,4 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     vcpus: int | None = None
     memory_gib: int | None = None
     storage_gib: int | None = None
+    launchable: bool = True

@@ -1,4 +1,4 @@
-"""Machines for rent as the packaged, dated price list knows them: no account, no network."""
+"""Machines for rent as the packaged, dated price list and the user's own rows know them: no account, no network."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from soong.errors import ConfigError, NotFoundError
 from soong.gpus.catalogue import all_gpus
 from soong.offers.offer import Offer
+from soong.offers.price_sources import LAUNCHABLE
 from soong.settings import paths
-from soong.tables import packaged, rows
+from soong.tables import packaged, rows, user_rows
 
 if TYPE_CHECKING:
     from soong.gpus.gpu import Gpu
@@ -17,7 +18,7 @@ _LONGEST_WORD = 60
 
 
 def packaged_offers() -> tuple[Offer, ...]:
-    """The packaged prices with the user's own rows laid over them.
+    """The packaged prices of Lambda with the user's own rows laid over them; `sources` knows those of other clouds.
 
     Raises:
         ConfigError: the user's prices.toml cannot be read, or names a GPU that is in no table.
@@ -25,7 +26,33 @@ def packaged_offers() -> tuple[Offer, ...]:
     offers = rows("prices", Offer)
     if offers is not packaged("prices", Offer):
         _check_gpus(offers, all_gpus())
-    return offers
+    if _kept.of is not offers:
+        own = own_offers()
+        _kept.of = offers
+        _kept.offers = tuple(offer for offer in offers if offer.cloud in LAUNCHABLE or offer in own)
+    return _kept.offers
+
+
+class _Kept:
+    """What was kept of the rows last seen: they are the same ones until the user's file changes."""
+
+    of: tuple[Offer, ...] = ()
+    offers: tuple[Offer, ...] = ()
+
+
+_kept = _Kept()
+
+
+def own_offers() -> tuple[Offer, ...]:
+    """The user's own rows alone.
+
+    Raises:
+        ConfigError: as `packaged_offers`.
+    """
+    own = user_rows("prices", Offer)
+    if own:
+        _check_gpus(own, all_gpus())
+    return own
 
 
 def offers_for(gpu: str, *, gpu_count: int | None = None) -> tuple[Offer, ...]:

@@ -26,6 +26,19 @@ _decoder = msgspec.json.Decoder()
 _encoder = msgspec.json.Encoder()
 
 
+COLLECT_AFTER = 20_000
+"""Objects that may come up before Python looks for garbage in circles. Plans make none; a look at each 700th object,
+the default, takes a thirtieth of a batch."""
+
+
+def collect_rarely() -> None:
+    """Let this process look for garbage rarely: for a program that answers batches and does little else."""
+    import gc
+
+    gc.enable()
+    gc.set_threshold(COLLECT_AFTER)
+
+
 def answer_lines(
     lines: Iterable[bytes], *, defaults: dict[str, Any], allow_network: bool = True
 ) -> Iterator[bytes]:

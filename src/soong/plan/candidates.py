@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from soong.memory import engines
 from soong.memory.dividing import tensor_parallel_problem
 from soong.memory.footprint import EngineSettings, ServedModel
+from soong.plan.pace import pace, unknown_pace, usd_per_million
 from soong.plan.plan import Candidate
 from soong.plan.verdict import judge, judge_by_rule_of_thumb
+from soong.speed.roofline import throughput
 
 if TYPE_CHECKING:
     from soong.gpus.gpu import Gpu
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from soong.offers.offer import Offer
     from soong.plan.plan import Verdict
     from soong.plan.request import Request
+    from soong.speed.throughput import Load, Throughput
 
 DEFAULT_ENGINE = "sglang"
 ENGINE_OF_GGUF = "llama.cpp"
@@ -31,7 +34,7 @@ both engines' own advice is to raise it as long as memory stays free."""
 _STARTS = {"fits", "tight"}
 
 
-class Machine(NamedTuple):
+class Machine(msgspec.Struct, frozen=True, gc=False):
     """GPUs side by side, the offer they come with, and what a person must know of how the GPU was chosen."""
 
     gpu: Gpu
@@ -40,11 +43,38 @@ class Machine(NamedTuple):
     note: str = ""
 
 
-class Question(NamedTuple):
+class Split(msgspec.Struct, frozen=True, gc=False):
+    """How so many GPUs share a model.
+
+    parallel: the tensor-parallel size; 0 where they cannot. note: what a person must know of it. settings: the flags.
+    support: what the engine says to each kind of GPU, by id and compute capability; filled as machines ask.
+    """
+
+    parallel: int
+    note: str
+    settings: EngineSettings
+    support: dict[tuple[str, object], Support]
+
+
+class Support(msgspec.Struct, frozen=True, gc=False):
+    """What an engine says to a model on one kind of GPU.
+
+    problem: why it cannot run it at all; empty when it can. remark: what a person must know of how it loads it.
+    """
+
+    problem: str
+    casts_to_float16: bool
+    remark: str = ""
+
+
+class Question(msgspec.Struct, frozen=True, gc=False):
     """What is the same for every machine of a plan. `served` is None where only the model's size is known.
 
+    load: what the speeds are for; its `sequences` are those asked for, or one where the batch is searched.
+    beyond_limit: why the engine refuses the context, on any machine. paced: whether speeds are more than taken, for a
+    target or at a batch that is searched.
     settings: the engine's flags by tensor-parallel size, filled as machines ask for them. argv: the commands, by
-    tensor-parallel size and memory fraction, the two flags that machines differ in; filled likewise.
+    tensor-parallel size, memory fraction and batch, the flags that machines differ in. splits: by number of GPUs.
     """
 
     model: ResolvedModel
@@ -52,14 +82,28 @@ class Question(NamedTuple):
     estimate: RuleOfThumb
     workload: Workload
     request: Request
+    load: Load
+    beyond_limit: str
+    paced: bool
     settings: dict[int, EngineSettings]
-    argv: dict[tuple[int, float | None], tuple[str, ...]]
+    argv: dict[tuple[int, float | None, int | None], tuple[str, ...]]
+    splits: dict[int, Split]
 
     def settings_of(self, tensor_parallel: int) -> EngineSettings:
         """The engine's flags for one way to split the model."""
         found = self.settings.get(tensor_parallel)
         if found is None:
             found = self.settings[tensor_parallel] = settings_for(self.request, self.model, tensor_parallel)
+        return found
+
+    def split_of(self, served: ServedModel, gpu_count: int) -> Split:
+        """How so many GPUs share the model."""
+        found = self.splits.get(gpu_count)
+        if found is None:
+            parallel, note = _tensor_parallel(served, self.request, gpu_count)
+            settings = self.settings_of(max(parallel, 1))
+            found = Split(parallel, note, settings, _supports_of(served, settings))
+            self.splits[gpu_count] = found
         return found
 
     def source_for(self, settings: EngineSettings) -> str:
@@ -70,7 +114,7 @@ class Question(NamedTuple):
         """The command that starts the engine with these flags; empty where there is nothing to load."""
         if not self.source_for(settings):
             return ()
-        key = (settings.tensor_parallel, settings.memory_fraction)
+        key = (settings.tensor_parallel, settings.memory_fraction, settings.max_num_seqs)
         found = self.argv.get(key)
         if found is None:
             found = engines.launch_argv(self.source_for(settings), self.workload, settings)
@@ -94,7 +138,7 @@ def served_model(model: ResolvedModel) -> ServedModel | None:
 
 def settings_for(request: Request, model: ResolvedModel, tensor_parallel: int) -> EngineSettings:
     """The engine's flags for one way to split the model; GGUF goes to llama.cpp unless an engine is named."""
-    name = request.engine or (ENGINE_OF_GGUF if model.quantization.method == "gguf" else DEFAULT_ENGINE)
+    name = engine_of(request, model)
     return EngineSettings(
         name=name,
         version=request.engine_version or engines.default_version(name),
@@ -108,32 +152,46 @@ def settings_for(request: Request, model: ResolvedModel, tensor_parallel: int) -
     )
 
 
+def engine_of(request: Request, model: ResolvedModel) -> str:
+    """The engine that is asked for; without a word, llama.cpp for GGUF and SGLang for all else."""
+    return request.engine or (ENGINE_OF_GGUF if model.quantization.method == "gguf" else DEFAULT_ENGINE)
+
+
+def is_supported(question: Question, machine: Machine) -> bool:
+    """Whether the engine runs the model on these GPUs at all, whatever the memory: quicker than to judge it."""
+    if question.served is None:
+        return True
+    split = question.split_of(question.served, machine.gpu_count)
+    return split.parallel > 0 and not _support(question.served, machine.gpu, split).problem
+
+
 def judged(question: Question, machine: Machine) -> Candidate:
     """The candidate that a machine is for this question."""
     served = question.served
     if served is None:
         return _by_rule_of_thumb(question, machine)
-    parallel, note = _tensor_parallel(served, question.request, machine.gpu_count)
-    settings = question.settings_of(max(parallel, 1))
-    support = _support(served, machine.gpu, settings)
-    problem = _beyond_limit(question) or (note if parallel == 0 else support.problem)
-    problem = problem or _processor_problem(machine.gpu, settings)
-    footprint = engines.footprint(served, machine.gpu, question.workload, settings)
+    gpu = machine.gpu
+    split = question.split_of(served, machine.gpu_count)
+    settings, note = split.settings, split.note
+    support = split.support.get((gpu.id, gpu.compute_capability)) or _support(served, gpu, split)
+    problem = question.beyond_limit or (support.problem if split.parallel else note)
+    problem = problem or _processor_problem(gpu, settings)
+    footprint = engines.footprint(served, gpu, question.workload, settings)
     if problem:
         return _made(question, machine, settings, footprint, "unsupported", (problem,))
     verdict, reasons = judge(footprint, question.workload.sequences)
     if verdict != "fits":
-        roomier = _roomier(question, settings, footprint, machine.gpu, starts=footprint.starts)
+        roomier = _roomier(question, settings, footprint, gpu, starts=footprint.starts)
         if roomier is not None:
             settings, footprint, verdict, reasons = roomier
     if verdict in _STARTS and support.casts_to_float16:
         verdict, reasons = "tight", (*reasons, "no bf16 on this GPU: the engine casts the model to float16")
-    if verdict == "fits" and machine.gpu.vendor == "cpu" and settings.name != ENGINE_OF_GGUF:
+    if verdict == "fits" and gpu.vendor == "cpu" and settings.name != ENGINE_OF_GGUF:
         verdict, reasons = "tight", (*reasons, f"{settings.name} on a processor shares memory by other rules")
-    reasons = _with_remarks(reasons, note, machine)
+    reasons = _with_remarks((*reasons, support.remark) if support.remark else reasons, note, machine)
     if settings.name == ENGINE_OF_GGUF:
         lacking = footprint if verdict == "too-small" else None
-        reasons = (*reasons, *_llama_cpp_notes(question, settings, machine.gpu, lacking))
+        reasons = (*reasons, *_llama_cpp_notes(question, settings, gpu, lacking))
     return _made(question, machine, settings, footprint, verdict, reasons)
 
 
@@ -162,16 +220,15 @@ NO_FILE = (
 )
 
 
-def _beyond_limit(question: Question) -> str:
+def beyond_limit(request: Request, model: ResolvedModel, context_tokens: int) -> str:
     """Why the engine refuses the context; llama.cpp takes any, with a warning.
 
     Source: vLLM 0.33 `config/model.py` _get_and_verify_max_len, SGLang 0.5.23 `configs/model_config.py`.
     """
-    served, context = question.served, question.workload.context_tokens
-    limit = served.architecture.context_limit_tokens if served else None
-    if limit is None or context <= limit or question.settings_of(1).name == ENGINE_OF_GGUF:
+    limit = model.architecture.context_limit_tokens if model.architecture else None
+    if limit is None or context_tokens <= limit or engine_of(request, model) == ENGINE_OF_GGUF:
         return ""
-    return f"the engine refuses {context:,} tokens of context: the model's own limit is {limit:,}"
+    return f"the engine refuses {context_tokens:,} tokens of context: the model's own limit is {limit:,}"
 
 
 def _made(
@@ -182,30 +239,82 @@ def _made(
     verdict: Verdict,
     reasons: tuple[str, ...],
 ) -> Candidate:
-    argv = question.argv_of(settings) if verdict in _STARTS else ()
+    gpu, gpu_count, offer = machine.gpu, machine.gpu_count, machine.offer
+    speed, meets = None, None
+    argv: tuple[str, ...] = ()
+    if verdict in _STARTS:
+        if question.paced:
+            found = pace(question, gpu, gpu_count, settings)
+            speed, meets = found.throughput, found.meets_target
+            reasons = (*reasons, found.reason) if found.reason else reasons
+            if meets is not False:
+                settings, footprint, reasons = _for_batch(question, gpu, settings, footprint, reasons, speed)
+        elif question.served is not None:
+            speed = throughput(
+                question.served, gpu, question.load, settings, gpu_count, kv_dtype=question.request.kv_dtype
+            )
+        argv = question.argv_of(settings)
     return Candidate(
-        gpu=machine.gpu,
-        gpu_count=machine.gpu_count,
+        gpu=gpu,
+        gpu_count=gpu_count,
         tensor_parallel=settings.tensor_parallel,
         verdict=verdict,
         reasons=reasons,
         footprint=footprint,
-        offer=machine.offer,
+        offer=offer,
         engine_argv=argv,
+        throughput=speed,
+        usd_per_million_output_tokens=usd_per_million(offer.usd_per_hour, speed) if offer and speed else None,
+        meets_target=meets,
     )
+
+
+def with_offer(candidate: Candidate, offer: Offer | None) -> Candidate:
+    """The same machine at another price."""
+    speed = candidate.throughput
+    dollars = usd_per_million(offer.usd_per_hour, speed) if offer and speed else None
+    return msgspec.structs.replace(candidate, offer=offer, usd_per_million_output_tokens=dollars)
+
+
+def _for_batch(
+    question: Question,
+    gpu: Gpu,
+    settings: EngineSettings,
+    footprint: Footprint,
+    reasons: tuple[str, ...],
+    speed: Throughput | None,
+) -> tuple[EngineSettings, Footprint, tuple[str, ...]]:
+    """The flags that keep an engine at a batch that was searched, and the memory with them.
+
+    With a target the engine must be told where to stop, or a full house would slow everyone below it. Without one it
+    takes what its pool holds by itself; llama.cpp alone must be given its slots.
+    """
+    request = question.request
+    if speed is None or not request.searches_batch:
+        return settings, footprint, reasons
+    batch = speed.load.sequences
+    if settings.name == ENGINE_OF_GGUF:
+        slots = f"the speed is for {batch} slots: plan them with `--sequences {batch}`"
+        return settings, footprint, (*reasons, slots) if batch > 1 else reasons
+    if request.target_tokens_per_second is None or settings.max_num_seqs or question.served is None:
+        return settings, footprint, reasons
+    settings = msgspec.structs.replace(settings, max_num_seqs=batch)
+    return settings, engines.footprint(question.served, gpu, question.workload, settings), reasons
 
 
 def _by_rule_of_thumb(question: Question, machine: Machine) -> Candidate:
     verdict, reasons = judge_by_rule_of_thumb(question.estimate, machine.gpu, machine.gpu_count)
+    speed = unknown_pace(question.request)
     return Candidate(
         gpu=machine.gpu,
         gpu_count=machine.gpu_count,
         tensor_parallel=machine.gpu_count,
         verdict=verdict,
-        reasons=reasons,
+        reasons=(*reasons, speed.reason) if speed.reason and verdict in _STARTS else reasons,
         footprint=None,
         offer=machine.offer,
         engine_argv=(),
+        meets_target=speed.meets_target,
     )
 
 
@@ -299,34 +408,37 @@ def _split_problem(served: ServedModel, request: Request, parts: int) -> str | N
     )
 
 
-class _Support(NamedTuple):
-    """What an engine says to a model on one kind of GPU. problem: why it cannot run it at all; empty when it can."""
-
-    problem: str
-    casts_to_float16: bool
-
-
-def _support(served: ServedModel, gpu: Gpu, settings: EngineSettings) -> _Support:
+def _support(served: ServedModel, gpu: Gpu, split: Split) -> Support:
     """What the engine says; remembered, since thousands of plans ask the same."""
-    key = (
-        served.key,
-        gpu.id,
-        gpu.compute_capability,
-        settings.name,
-        settings.version,
-        settings.tensor_parallel,
-    )
-    found = _support_by_key.get(key)
+    key, settings = (gpu.id, gpu.compute_capability), split.settings
+    found = split.support.get(key)
     if found is None:
-        if len(_support_by_key) >= MOST_KEPT:
-            _support_by_key.clear()
-        found = _support_by_key[key] = _Support(
+        found = split.support[key] = Support(
             engines.supports(served, gpu, settings) or "",
             settings.name != ENGINE_OF_GGUF and engines.casts_to_float16(served, gpu),
+            _unnamed(served, settings),
         )
     return found
 
 
-MOST_KEPT = 16384
-_support_by_key: dict[tuple[object, ...], _Support] = {}
+def _unnamed(served: ServedModel, settings: EngineSettings) -> str:
+    """The remark on files that are quantised without saying so where vLLM looks."""
+    if settings.name != "vllm" or served.quantization.named or not served.quantization.formats:
+        return ""
+    return "these files name no quantization method that vLLM looks for: it builds the layers in 16 bits"
+
+
+def _supports_of(served: ServedModel, settings: EngineSettings) -> dict[tuple[str, object], Support]:
+    """What an engine is known to say to a model split so, by GPU."""
+    key = (served.key, settings.name, settings.version, settings.tensor_parallel)
+    found = _support_by_key.get(key)
+    if found is None:
+        if len(_support_by_key) >= MOST_KEPT:
+            _support_by_key.clear()
+        found = _support_by_key[key] = {}
+    return found
+
+
+MOST_KEPT = 4096
+_support_by_key: dict[tuple[object, ...], dict[tuple[str, object], Support]] = {}
 _splits_by_key: dict[tuple[object, ...], tuple[int, str]] = {}

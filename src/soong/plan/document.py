@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from soong.memory.footprint import Footprint
     from soong.models.resolve import ResolvedModel
     from soong.offers.offer import Offer
     from soong.plan.plan import Candidate, Plan
+    from soong.plan.quality import Loss
+    from soong.plan.searching import Alternative
+    from soong.speed.throughput import Throughput
 
 SCHEMA = "soong.plan/1"
 
@@ -26,11 +31,23 @@ _NO_THROUGHPUT = {
     "prefill_tokens_per_second": None,
     "decode_tokens_per_second_per_user": None,
     "decode_tokens_per_second": None,
+    "time_to_first_token_seconds": None,
+    "sequences": None,
+    "input_tokens": None,
+    "output_tokens": None,
+    "low_factor": None,
+    "high_factor": None,
+    "bound": None,
+    "basis": None,
 }
 
 
-def plan_document(plan: Plan) -> dict[str, Any]:
-    """The plan as plain values in the order of the contract."""
+def plan_document(plan: Plan, alternatives: Sequence[Alternative] | None = None) -> dict[str, Any]:
+    """The plan as plain values, and structs that become the same JSON, in the order of the contract.
+
+    Args:
+        plan: the answer. alternatives: what a search found; None where none was made.
+    """
     return {
         "schema": SCHEMA,
         "model": _model(plan.model),
@@ -52,9 +69,13 @@ def plan_document(plan: Plan) -> dict[str, Any]:
             "total_gb": plan.rule_of_thumb.total_gb,
             "with_headroom_gb": plan.rule_of_thumb.with_headroom_gb,
         },
-        "candidates": [_candidate(candidate) for candidate in plan.candidates],
+        "candidates": [_candidate(candidate, plan.request.job) for candidate in plan.candidates],
         "choice": plan.choice,
-        "left_out": [{"gpu": left.gpu, "reason": left.reason} for left in plan.left_out],
+        "front": plan.front,
+        "rank": plan.request.rank,
+        "load": _load(plan),
+        "left_out": plan.left_out,
+        "alternatives": None if alternatives is None else [_alternative(one) for one in alternatives],
     }
 
 
@@ -80,8 +101,19 @@ def _memory_fraction(plan: Plan) -> float | None:
     return candidate.footprint.memory_fraction if candidate and candidate.footprint else None
 
 
-def _candidate(candidate: Candidate) -> dict[str, Any]:
-    footprint = candidate.footprint
+def _load(plan: Plan) -> dict[str, Any]:
+    """What the speeds are for; `sequences` is null where each candidate has its own."""
+    load = plan.load
+    return {
+        "input_tokens": load.input_tokens,
+        "output_tokens": load.output_tokens,
+        "sequences": None if plan.request.searches_batch else load.sequences,
+        "target_tokens_per_second_per_user": plan.request.target_tokens_per_second,
+    }
+
+
+def _candidate(candidate: Candidate, job_tokens: int | None) -> dict[str, Any]:
+    footprint, speed = candidate.footprint, candidate.throughput
     return {
         "gpu": candidate.gpu.id,
         "gpu_count": candidate.gpu_count,
@@ -97,10 +129,66 @@ def _candidate(candidate: Candidate) -> dict[str, Any]:
         "max_context_tokens": footprint.max_context_tokens if footprint else None,
         "max_sequences": footprint.max_sequences if footprint else None,
         "uncertainty_bytes": footprint.uncertainty_bytes if footprint else None,
-        "throughput": _NO_THROUGHPUT,
-        "offer": _offer(candidate.offer) if candidate.offer else None,
-        "usd_per_million_output_tokens": None,
+        "throughput": _throughput(speed) if speed else _NO_THROUGHPUT,
+        "offer": _offer_of(candidate.offer) if candidate.offer else None,
+        "usd_per_million_output_tokens": candidate.usd_per_million_output_tokens,
+        "meets_target": candidate.meets_target,
+        "job": _job(candidate, job_tokens) if job_tokens else None,
         "engine_argv": candidate.engine_argv,
+    }
+
+
+def _throughput(speed: Throughput) -> dict[str, Any]:
+    load = speed.load
+    return {
+        "prefill_tokens_per_second": speed.prefill_tokens_per_second,
+        "decode_tokens_per_second_per_user": speed.decode_tokens_per_second_per_user,
+        "decode_tokens_per_second": speed.decode_tokens_per_second,
+        "time_to_first_token_seconds": speed.time_to_first_token_seconds,
+        "sequences": load.sequences,
+        "input_tokens": load.input_tokens,
+        "output_tokens": load.output_tokens,
+        "low_factor": speed.low_factor,
+        "high_factor": speed.high_factor,
+        "bound": speed.bound,
+        "basis": speed.basis,
+    }
+
+
+def _alternative(one: Alternative) -> dict[str, Any]:
+    return {
+        "as_asked": one.as_asked,
+        "quantization": one.label,
+        "repository": one.repository,
+        "kv_dtype": one.request.kv_dtype,
+        "context_tokens": one.context_tokens,
+        "words": one.words,
+        "weights_loss": _loss(one.weights_loss),
+        "kv_cache_loss": _loss(one.kv_cache_loss),
+        "candidate": _candidate(one.candidate, one.request.job),
+    }
+
+
+def _loss(loss: Loss | None) -> dict[str, Any] | None:
+    """What a format costs in quality; null where no published figure is known."""
+    if loss is None:
+        return None
+    return {
+        "least_percent": loss.least_percent,
+        "most_percent": loss.most_percent,
+        "measure": loss.measure,
+        "source": loss.source,
+        "as_of": loss.as_of,
+    }
+
+
+def _job(candidate: Candidate, job_tokens: int) -> dict[str, Any]:
+    """How long so many output tokens take at that speed, and what that costs."""
+    hours, offer = candidate.job_hours(job_tokens), candidate.offer
+    return {
+        "output_tokens": job_tokens,
+        "hours": hours,
+        "usd": None if hours is None or offer is None else hours * offer.usd_per_hour,
     }
 
 
@@ -117,6 +205,20 @@ def _per_gpu(footprint: Footprint) -> dict[str, int]:
     }
 
 
+def _offer_of(offer: Offer) -> dict[str, Any]:
+    """As `_offer`; remembered, since thousands of plans name the same ones."""
+    found = _offers.get(id(offer))
+    if found is None or found[0] is not offer:
+        if len(_offers) >= MOST_KEPT:
+            _offers.clear()
+        found = _offers[id(offer)] = (offer, _offer(offer))
+    return found[1]
+
+
+MOST_KEPT = 4096
+_offers: dict[int, tuple[Offer, dict[str, Any]]] = {}
+
+
 def _offer(offer: Offer) -> dict[str, Any]:
     return {
         "cloud": offer.cloud,
@@ -126,4 +228,6 @@ def _offer(offer: Offer) -> dict[str, Any]:
         "as_of": offer.as_of,
         "live": offer.live,
         "available": offer.available,
+        "spot": offer.spot,
+        "launchable": offer.launchable,
     }

@@ -7,6 +7,7 @@ own are planned when asked; with prices or GPUs of the user's own, all are. `pyt
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from soong.models.catalogue import all_models, for_task
 from soong.models.catalogue import search as search_models
 from soong.models.model import Model
 from soong.offers.offer import Offer
+from soong.settings import paths
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -72,7 +74,7 @@ def list_models(
 
 def _all_rows() -> tuple[ListedModel, ...]:
     own_machines = bool(tables.user_rows("gpus", Gpu)) or bool(tables.user_rows("prices", Offer))
-    if own_machines:
+    if own_machines or _prices_differ():
         return planned_rows(all_models())
     packaged: tuple[ListedModel, ...] = tables.packaged_document(SUBJECT, tuple[ListedModel, ...])
     if not tables.user_rows("models", Model):
@@ -80,6 +82,16 @@ def _all_rows() -> tuple[ListedModel, ...]:
     own = planned_rows(model for model in all_models() if model.custom)
     replaced = {row.id for row in own}
     return (*(row for row in packaged if row.id not in replaced), *own)
+
+
+def _prices_differ() -> bool:
+    """Whether plans count other prices than the packaged ones: fetched ones, or those of other clouds."""
+    places = (paths.cache_file("prices"), paths.config_file("config.toml"))
+    if not os.environ.get("SOONG_PRICES_CLOUDS") and not any(map(os.path.exists, places)):
+        return False  # the usual case, without the import of what knows of prices
+    from soong.offers.sources import only_packaged
+
+    return not only_packaged()
 
 
 def planned_rows(models: Iterable[Model]) -> tuple[ListedModel, ...]:

@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from soong.models.resolve import ResolvedModel
     from soong.offers.offer import Offer
     from soong.plan.request import Request
-    from soong.speed.throughput import Throughput
+    from soong.speed.throughput import Load, Throughput
+
+SECONDS_PER_HOUR = 3600
 
 Verdict = Literal["fits", "tight", "too-small", "unsupported"]
 
@@ -27,6 +29,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     engine_argv: the command that serves it with exactly these figures; empty when it does not start.
     throughput: how fast it answers; None where it does not start or nothing is known of the GPU's speed.
     usd_per_million_output_tokens: at that speed and the offer's price; None where either is not known.
+    meets_target: whether each user sees the tokens a second that were asked for; None where none were.
     """
 
     gpu: Gpu
@@ -39,11 +42,32 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     engine_argv: tuple[str, ...]
     throughput: Throughput | None = None
     usd_per_million_output_tokens: float | None = None
+    meets_target: bool | None = None
+
+    @property
+    def name(self) -> str:
+        """The one word that names it: what a person would rent."""
+        return self.offer.instance_type if self.offer else f"{self.gpu_count}x {self.gpu.id}"
 
     @property
     def starts(self) -> bool:
         """Whether the engine would come up."""
         return self.verdict in {"fits", "tight"}
+
+    @property
+    def will_do(self) -> bool:
+        """Whether it may be recommended: it fits, and reaches the target where there is one."""
+        return self.verdict == "fits" and self.meets_target is not False
+
+    @property
+    def launchable(self) -> bool:
+        """Whether soong itself can rent it; a machine without an offer is nobody's to refuse."""
+        return self.offer is None or self.offer.launchable
+
+    def job_hours(self, job_tokens: int) -> float | None:
+        """How long it takes for that many output tokens; None where the speed is not known."""
+        speed = self.throughput
+        return job_tokens / (speed.decode_tokens_per_second * SECONDS_PER_HOUR) if speed else None
 
 
 class LeftOut(msgspec.Struct, frozen=True):
@@ -56,8 +80,10 @@ class LeftOut(msgspec.Struct, frozen=True):
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A question and its answer.
 
-    candidates: cheapest first; those without a price last. choice: the index of the recommended one, the cheapest
-    that `fits`; None when none does.
+    candidates: best first by the request's rank, which is the price where nothing else is asked for.
+    choice: the index of the recommended one: the first that `fits` and reaches the target, of those that soong can rent
+        where there are any; None when none does.
+    load: what the speeds are for; where the batch is searched, each candidate's own stands in its `throughput`.
     """
 
     request: Request
@@ -68,8 +94,22 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     candidates: tuple[Candidate, ...]
     left_out: tuple[LeftOut, ...]
     choice: int | None
+    load: Load
 
     @property
     def chosen(self) -> Candidate | None:
         """The recommended candidate."""
         return None if self.choice is None else self.candidates[self.choice]
+
+    @property
+    def front(self) -> tuple[int, ...]:
+        """The indices of the candidates that no other beats in price and speed, cheapest first."""
+        from soong.plan.ranking import front
+
+        return front(self.candidates)
+
+    @property
+    def better_elsewhere(self) -> Candidate | None:
+        """A candidate that would be recommended if soong could rent it; None where the recommended one is the best."""
+        best = next((candidate for candidate in self.candidates if candidate.will_do), None)
+        return None if best is None or best is self.chosen or best.launchable else best

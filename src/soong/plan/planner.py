@@ -9,23 +9,24 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from soong.errors import NotFoundError, UsageError
-from soong.gpus.catalogue import all_gpus, find_gpu
-from soong.gpus.gpu import Gpu
 from soong.memory.footprint import Workload
 from soong.memory.rule_of_thumb import rule_of_thumb
 from soong.models.resolve import ResolvedModel, resolve
-from soong.offers.snapshot import packaged_offers
-from soong.plan.candidates import ENGINE_OF_GGUF, Machine, Question, judged, served_model
-from soong.plan.plan import Candidate, LeftOut, Plan
+from soong.offers.sources import offers_to_plan
+from soong.plan import ranking
+from soong.plan.candidates import ENGINE_OF_GGUF, Question, beyond_limit, judged, served_model, with_offer
+from soong.plan.machines import machines_for
+from soong.plan.plan import Plan
+from soong.speed.throughput import load_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
+    from soong.gpus.gpu import Gpu
     from soong.models.hub import Progress
     from soong.offers.offer import Offer
+    from soong.plan.candidates import Machine
+    from soong.plan.plan import Candidate
     from soong.plan.request import Request
 
 DEFAULT_CONTEXT_TOKENS = 8192
@@ -45,7 +46,7 @@ def make_plan(
 
     Args:
         request: the question.
-        offers: machines for rent; the packaged, dated list where none is given.
+        offers: machines for rent; where none are given, the newest prices known of the clouds that are meant.
         gpus: which no table has, or not as they are in these machines; they come before those of the tables.
         allow_network: whether an unknown Hugging Face id may be asked of the Hub.
         progress: told of the files read from the Hub: how many of how many.
@@ -62,30 +63,83 @@ def make_plan(
         progress=progress,
         for_llama_cpp=request.engine == ENGINE_OF_GGUF,
     )
-    offers = packaged_offers() if offers is None else offers
-    workload = Workload(
-        context_tokens=request.context_tokens or default_context(model),
-        sequences=request.sequences,
-        kv_dtype=request.kv_dtype,
-    )
-    estimate = rule_of_thumb(_stated_billions(model), stated_quantization(model), workload.context_tokens)
-    machines, left_out = _machines(request, offers, {gpu.id: gpu for gpu in gpus})
-    question = Question(model, served_model(model), estimate, workload, request, {}, {})
-    candidates: list[Candidate] = []
-    for machine in machines:
-        candidates.append(judged(question, machine))
-        if first_fit_only and candidates[-1].verdict == "fits":
-            break
+    if offers is None:
+        offers = offers_to_plan(
+            request.cloud, region=request.region, spot=request.spot, every_type=request.gpu is not None
+        )
+    machines, left_out = machines_for(request, offers, {gpu.id: gpu for gpu in gpus})
+    question = question_of(request, model)
+    candidates = ranking.ranked(_judged(question, machines, first_fit_only=first_fit_only), request)
     return Plan(
         request=request,
         model=model,
-        workload=workload,
+        workload=question.workload,
         settings=question.settings_of(request.tensor_parallel or 1),
-        rule_of_thumb=estimate,
-        candidates=tuple(candidates),
+        rule_of_thumb=question.estimate,
+        candidates=candidates,
         left_out=left_out,
-        choice=_cheapest_that_fits(candidates),
+        choice=ranking.choice(candidates),
+        load=question.load,
     )
+
+
+def question_of(request: Request, model: ResolvedModel) -> Question:
+    """What a request asks of each machine."""
+    workload = Workload(
+        context_tokens=request.context_tokens or _context_for(request, model),
+        sequences=request.sequences or 1,
+        kv_dtype=request.kv_dtype,
+    )
+    load = load_of(
+        workload.context_tokens,
+        workload.sequences,
+        request.input_tokens,
+        request.output_tokens,
+        context_is_said=request.context_tokens is not None,
+    )
+    estimate = rule_of_thumb(_stated_billions(model), stated_quantization(model), workload.context_tokens)
+    return Question(
+        model=model,
+        served=served_model(model),
+        estimate=estimate,
+        workload=workload,
+        request=request,
+        load=load,
+        beyond_limit=beyond_limit(request, model, workload.context_tokens),
+        paced=request.searches_batch or request.target_tokens_per_second is not None,
+        settings={},
+        argv={},
+        splits={},
+    )
+
+
+def _judged(question: Question, machines: Iterable[Machine], *, first_fit_only: bool) -> list[Candidate]:
+    """The candidates in the machines' order; the same GPUs are judged once, whatever they cost.
+
+    With `first_fit_only`, and where the rank is the price, none that follows the recommended one.
+    """
+    stops = first_fit_only and question.request.rank == "price"
+    known: dict[tuple[str, int], Candidate] = {}
+    candidates = []
+    for machine in machines:
+        key = (machine.gpu.id, machine.gpu_count)
+        twin = known.get(key)
+        if twin is None:
+            candidate = known[key] = judged(question, machine)
+        else:
+            candidate = with_offer(twin, machine.offer)
+        candidates.append(candidate)
+        if stops and candidate.will_do and candidate.launchable:
+            break
+    return candidates
+
+
+def _context_for(request: Request, model: ResolvedModel) -> int:
+    """The context where none is said: the usual one, or what the prompt and answer fill where that is more."""
+    if request.input_tokens is None and request.output_tokens is None:
+        return default_context(model)
+    filled = (request.input_tokens or 0) + (request.output_tokens or 0)
+    return max(default_context(model), filled + (0 if request.input_tokens and request.output_tokens else 1))
 
 
 def default_context(model: ResolvedModel) -> int:
@@ -116,172 +170,3 @@ def stated_quantization(model: ResolvedModel) -> str:
     if model.quantization.dtype == "float32" and model.quantization.compute == "bf16":
         return "fp32"
     return _STATED.get(model.quantization.compute, "fp16")
-
-
-def _machines(request: Request, offers: Sequence[Offer], own: dict[str, Gpu]) -> Choice:
-    """own: GPUs that come before those of the tables, by id."""
-    if request.gpu is not None or request.gpu_memory_bytes is not None:
-        return (_named_machine(request, offers, own),), ()
-    if own:
-        table = [*own.values(), *(gpu for gpu in all_gpus() if gpu.id not in own)]
-        return _choose(request, offers, table)
-    key = (
-        request.cloud, request.region, request.gpu_count, request.max_usd_per_hour,
-        request.tensor_parallel, request.pipeline_parallel,
-    )  # fmt: skip
-    gpus = all_gpus()
-    kept = _chosen.of(offers, gpus)
-    found = kept.get(key)
-    if found is None:
-        found = kept[key] = _choose(request, offers, gpus)
-    return found
-
-
-Choice = tuple[tuple[Machine, ...], tuple[LeftOut, ...]]
-
-
-class _Chosen:
-    """Machines by what decides them, of the tables last seen: a batch asks for the same ones thousands of times."""
-
-    def __init__(self) -> None:
-        self._offers: Sequence[Offer] = ()
-        self._gpus: Sequence[Gpu] = ()
-        self._found: dict[tuple[object, ...], Choice] = {}
-
-    def of(self, offers: Sequence[Offer], gpus: Sequence[Gpu]) -> dict[tuple[object, ...], Choice]:
-        """What was found in these very tables; an empty store for others, and for a list, which may change."""
-        same = self._offers is offers and self._gpus is gpus and isinstance(offers, tuple)
-        if not same or len(self._found) >= MOST_CHOICES:
-            self._offers, self._gpus, self._found = offers, gpus, {}
-        return self._found
-
-
-MOST_CHOICES = 256
-_chosen = _Chosen()
-
-
-def _choose(request: Request, offers: Sequence[Offer], table: Sequence[Gpu]) -> Choice:
-    wanted = [offer for offer in offers if _is_asked_for(offer, request)]
-    if not wanted and (request.cloud or request.region):
-        _refuse_place(request, offers)
-    gpus = {gpu.id: gpu for gpu in table}
-    machines = [Machine(gpus[offer.gpu], offer.gpu_count, offer) for offer in wanted if offer.gpu in gpus]
-    machines.sort(
-        key=lambda machine: (machine.offer.usd_per_hour if machine.offer else 0.0, machine.gpu_count)
-    )
-    return tuple(machines), tuple(_without_row(offers, wanted, request, table))
-
-
-def _is_asked_for(offer: Offer, request: Request) -> bool:
-    return (
-        (request.cloud is None or offer.cloud == request.cloud)
-        and (request.region is None or offer.region in {None, request.region})
-        and (request.gpu_count is None or offer.gpu_count == request.gpu_count)
-        and (request.max_usd_per_hour is None or offer.usd_per_hour <= request.max_usd_per_hour)
-        and (request.tensor_parallel or 1) * request.pipeline_parallel <= offer.gpu_count
-    )
-
-
-def _refuse_place(request: Request, offers: Sequence[Offer]) -> None:
-    clouds = sorted({offer.cloud for offer in offers})
-    if request.cloud is not None and request.cloud not in clouds:
-        raise NotFoundError(
-            f"no prices of a cloud `{request.cloud}`",
-            hints=(f"known clouds: {', '.join(clouds)}", "soong offers"),
-        )
-
-
-def _without_row(
-    offers: Sequence[Offer], wanted: Sequence[Offer], request: Request, table: Sequence[Gpu]
-) -> Iterator[LeftOut]:
-    """The GPUs that no candidate stands for, each with the reason."""
-    priced = {offer.gpu for offer in offers}
-    shown = {offer.gpu for offer in wanted}
-    for gpu in table:
-        if gpu.id not in priced:
-            yield LeftOut(gpu.id, "no price")
-        elif gpu.id not in shown:
-            yield LeftOut(gpu.id, _why_filtered(request))
-
-
-def _why_filtered(request: Request) -> str:
-    if request.max_usd_per_hour is not None:
-        return f"dearer than ${request.max_usd_per_hour:.2f}/hour, or left out by another option"
-    return "left out by the options given"
-
-
-def _named_machine(request: Request, offers: Sequence[Offer], own: dict[str, Gpu]) -> Machine:
-    """The one machine that `--gpu` or `--gpu-memory` names."""
-    parts, note = request.tensor_parallel or 1, ""
-    offer = next((offer for offer in offers if offer.instance_type == request.gpu), None)
-    if offer is not None:
-        gpu = own.get(offer.gpu) or find_gpu(offer.gpu)
-        count = request.gpu_count or offer.gpu_count
-    else:
-        gpu, note = (own[request.gpu], "") if request.gpu in own else _gpu_of(request)
-        gpu = own.get(gpu.id, gpu)
-        count = request.gpu_count or parts * request.pipeline_parallel
-        offer = _cheapest_offer(offers, gpu.id, count, request)
-    if request.gpu_memory_bytes is not None:
-        gpu = msgspec.structs.replace(gpu, memory_bytes=request.gpu_memory_bytes)
-        offer = None
-    if parts * request.pipeline_parallel > count:
-        split = f"`--tensor-parallel` {parts} × `--pipeline-parallel` {request.pipeline_parallel}"
-        raise UsageError(
-            f"{split} needs more than {count} GPUs",
-            hints=(f"--gpu-count {parts * request.pipeline_parallel}",),
-        )
-    return Machine(gpu, count, offer if offer is not None and offer.gpu_count == count else None, note)
-
-
-def _gpu_of(request: Request) -> tuple[Gpu, str]:
-    """The GPU that was named, and a remark where its name stands for several: the smallest is the safe one."""
-    word = request.gpu or ""
-    try:
-        return find_gpu(word, memory_bytes=request.gpu_memory_bytes), ""
-    except NotFoundError as unknown:
-        if request.gpu_memory_bytes is not None:
-            return unknown_gpu(word or "gpu", request.gpu_memory_bytes), ""
-        try:
-            smallest = find_gpu(word, memory_bytes=1)
-        except NotFoundError:
-            raise unknown from None
-        return (
-            smallest,
-            f"`{word}` is the name of several GPUs; taken as {smallest.id}, the one with least memory",
-        )
-
-
-def unknown_gpu(name: str, memory_bytes: int) -> Gpu:
-    """A card that soong lacks, of which only the memory is known (a MIG slice, a new model)."""
-    return Gpu(
-        id=name,
-        name=name,
-        vendor="unknown",
-        label_gb=round(memory_bytes / GB),
-        memory_bytes=memory_bytes,
-        bandwidth_bytes_per_second=0,
-        dense_flops={},
-        compute_capability=None,
-        native_formats=(),
-        interconnect="unknown",
-        source="--gpu-memory",
-        as_of="",
-    )
-
-
-GB = 10**9
-
-
-def _cheapest_offer(offers: Sequence[Offer], gpu: str, count: int, request: Request) -> Offer | None:
-    fitting = [
-        offer
-        for offer in offers
-        if offer.gpu == gpu and offer.gpu_count == count and request.cloud in {None, offer.cloud}
-    ]
-    return min(fitting, key=lambda offer: offer.usd_per_hour, default=None)
-
-
-def _cheapest_that_fits(candidates: Sequence[Candidate]) -> int | None:
-    """The first that fits: candidates stand in order of price."""
-    return next((index for index, candidate in enumerate(candidates) if candidate.verdict == "fits"), None)

@@ -5,7 +5,7 @@ Both roads come through `read_request`, so a flag and a JSON key mean the same a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 import msgspec
 
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 
 ENGINES = ("sglang", "vllm", "llama.cpp")
 KV_DTYPES = ("auto", "bfloat16", "float16", "fp8")
+Rank = Literal["price", "cost-per-token", "time"]
 RANKS = ("price", "cost-per-token", "time")
+DEFAULT_JOB_TOKENS = 1_000_000
+"""The job of `--rank time` where `--job-tokens` does not say: the million that prices of tokens are quoted for."""
+MOST_JOB_TOKENS = 10**15
 MOST_GPUS = 1024
 MOST_SEQUENCES = 1 << 20
 
@@ -28,20 +32,23 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         model: catalogue id, Hugging Face id, folder, config.json or .gguf file.
         quantization: which of the catalogue's formats, or the stated one of a model without files.
-        context_tokens, sequences, kv_dtype: the workload.
+        context_tokens, sequences, kv_dtype: the workload. Without `sequences` one is planned for; where a target
+            or another rank than the price is given, the speed is then that of the largest batch that memory and target
+            allow.
         engine, engine_version, memory_fraction, kv_cache_memory_bytes, enforce_eager, max_num_seqs,
         max_num_batched_tokens: the engine and its flags.
         gpu, gpu_memory_bytes, gpu_count, tensor_parallel, pipeline_parallel: the machine.
-        cloud, region, max_usd_per_hour: which offers to look at. hours: for the cost line.
+        cloud, region, max_usd_per_hour: which offers to look at; cloud `all` means every one. hours: for the cost line.
+        spot: look also at machines that may be taken away at any moment.
         input_tokens, output_tokens: the lengths of a usual prompt and answer; for speed alone.
-        target_tokens_per_second: what each user must at least see; then the batch is searched, not taken.
+        target_tokens_per_second: what each user must at least see.
         rank: what the choice is by: `price` an hour, `cost-per-token`, or `time` for `job_tokens` output tokens.
     """
 
     model: str
     quantization: str | None = None
     context_tokens: int | None = None
-    sequences: int = 1
+    sequences: int | None = None
     kv_dtype: str = "auto"
     engine: str | None = None
     engine_version: str | None = None
@@ -58,12 +65,23 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     cloud: str | None = None
     region: str | None = None
     max_usd_per_hour: float | None = None
+    spot: bool = False
     hours: float | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
     target_tokens_per_second: float | None = None
-    rank: str = "price"
+    rank: Rank = "price"
     job_tokens: int | None = None
+
+    @property
+    def searches_batch(self) -> bool:
+        """Whether the batch is the largest that memory and target allow, and not the sequences said."""
+        return self.sequences is None and (self.target_tokens_per_second is not None or self.rank != "price")
+
+    @property
+    def job(self) -> int | None:
+        """The output tokens of the job whose time and cost are asked for; None where no job is meant."""
+        return self.job_tokens or (DEFAULT_JOB_TOKENS if self.rank == "time" else None)
 
 
 def read_request(options: Mapping[str, Any]) -> Request:
@@ -86,7 +104,25 @@ def read_request(options: Mapping[str, Any]) -> Request:
         raise UsageError("a plan needs a `model`", hints=("soong plan llama-3.1-8b", "soong models"))
     if fields.get("gpu"):
         _count_gpus(fields)
+    if "input_tokens" in fields or "output_tokens" in fields:
+        _check_lengths(fields)
     return Request(**fields)
+
+
+def _check_lengths(fields: dict[str, Any]) -> None:
+    """Refuse a prompt and answer that the stated context cannot hold.
+
+    Raises:
+        UsageError: they are longer than `--context`.
+    """
+    context = fields.get("context_tokens")
+    needed = fields.get("input_tokens", 0) + fields.get("output_tokens", 0)
+    both = "input_tokens" in fields and "output_tokens" in fields
+    if context is not None and (needed > context or (needed == context and not both)):
+        raise UsageError(
+            f"`--context` {context:,} does not hold a prompt and an answer of {needed:,} tokens",
+            hints=(f"--context {needed + (0 if both else 1)}",),
+        )
 
 
 def _count_gpus(fields: dict[str, Any]) -> None:
@@ -175,7 +211,11 @@ def _fraction(key: str, value: object) -> float:
 
 def _rate(key: str, value: object) -> float:
     """Tokens a second: `40`, `40/s` or `40 tokens/s`."""
-    text = value.strip().lower().removesuffix("/s").removesuffix("tokens").strip() if isinstance(value, str) else value
+    text = (
+        value.strip().lower().removesuffix("/s").removesuffix("tokens").strip()
+        if isinstance(value, str)
+        else value
+    )
     try:
         number = float(text)  # type: ignore[arg-type]
     except (TypeError, ValueError):
@@ -188,6 +228,22 @@ def _rate(key: str, value: object) -> float:
 
 
 MOST_TOKENS_PER_SECOND = 1e9
+
+
+def _job_tokens(key: str, value: object) -> int:
+    """Output tokens of a job: `1000000`, `250k`, `10M`, `2B`; in thousands, as prices of tokens are."""
+    text = str(value).strip().lower().replace(",", "").replace("_", "")
+    power = {"k": 3, "m": 6, "b": 9}.get(text[-1:], 0)
+    try:
+        number = float(text[:-1] if power else text) * 10**power
+    except (ValueError, OverflowError):
+        number = -1.0
+    if isinstance(value, bool) or not 1 <= number <= MOST_JOB_TOKENS:
+        raise UsageError(
+            f"{_option(key)} must be a number of tokens, not {_shown(value)}",
+            hints=("for example 10M or 250k",),
+        )
+    return int(number)
 
 
 def _choice(known: tuple[str, ...]) -> Callable[[str, object], str]:
@@ -244,6 +300,7 @@ _READERS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "tensor_parallel": ("tensor_parallel", _count(MOST_GPUS)),
     "pipeline_parallel": ("pipeline_parallel", _count(MOST_GPUS)),
     "cloud": ("cloud", _text),
+    "spot": ("spot", _flag),
     "region": ("region", _text),
     "max_price": ("max_usd_per_hour", _usd),
     "hours": ("hours", _hours),
@@ -251,6 +308,6 @@ _READERS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "output_tokens": ("output_tokens", _tokens),
     "target": ("target_tokens_per_second", _rate),
     "rank": ("rank", _choice(RANKS)),
-    "job_tokens": ("job_tokens", _tokens),
+    "job_tokens": ("job_tokens", _job_tokens),
 }
 """Option name to the request's field and the reader of its value."""

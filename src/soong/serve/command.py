@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 
     from soong.models.resolve import ResolvedModel
 
-PYTHON, BIN, MODEL, PORT = "{python}", "{bin}", "{model}", "{port}"
-"""Words that the machine fills in: the environment's interpreter and its `bin`, the weights, the engine's port."""
+PYTHON, BIN, MODEL, PORT, TEMPLATE = "{python}", "{bin}", "{model}", "{port}", "{chat_template}"
+"""Words that the machine fills in: the environment's interpreter and its `bin`, the weights, the engine's port, the
+file of the chat template."""
 
 LOOPBACK = "127.0.0.1"
 
@@ -41,7 +42,11 @@ class Requirements(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Family(msgspec.Struct, frozen=True, kw_only=True):
-    """What a family of models needs of each engine. name: a pattern on the repository's name; empty for any."""
+    """What a family of models needs of each engine. name: a pattern on the repository's name; empty for any.
+
+    Attributes:
+        chat_template: Jinja, where the repository has none. engine_encodes_chats: the engine needs none.
+    """
 
     model_types: tuple[str, ...] = ()
     name: str = ""
@@ -51,6 +56,8 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     vllm_reasoning: str = ""
     trust_remote_code: bool = False
     why_trust: str = ""
+    chat_template: str = ""
+    engine_encodes_chats: bool = False
 
 
 Cause = Literal[
@@ -86,7 +93,11 @@ class Table(msgspec.Struct, frozen=True):
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):
-    """How the engine is started. argv: with the machine's words. notes: what a person must hear before it runs."""
+    """How the engine is started. argv: with the machine's words. notes: what a person must hear before it runs.
+
+    Attributes:
+        chat_template: what the file of that name holds. encodes_chats: chats need no template.
+    """
 
     engine: str
     version: str
@@ -94,6 +105,8 @@ class Command(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str]
     served_name: str
     notes: tuple[str, ...] = ()
+    chat_template: str = ""
+    encodes_chats: bool = False
 
 
 def table() -> Table:
@@ -171,6 +184,8 @@ def engine_command(
         env=_environment(engine),
         served_name=name,
         notes=tuple(notes),
+        chat_template=family.chat_template if engine != "llama.cpp" else "",
+        encodes_chats=family.engine_encodes_chats,
     )
 
 
@@ -204,7 +219,7 @@ def _sglang(family: Family, name: str) -> list[str]:
         words += ["--tool-call-parser", family.sglang_tools]
     if family.sglang_reasoning:
         words += ["--reasoning-parser", family.sglang_reasoning]
-    return words
+    return words + _chat_template(family)
 
 
 def _vllm(family: Family, name: str) -> list[str]:
@@ -214,7 +229,12 @@ def _vllm(family: Family, name: str) -> list[str]:
         words += ["--enable-auto-tool-choice", "--tool-call-parser", family.vllm_tools]
     if family.vllm_reasoning:
         words += ["--reasoning-parser", family.vllm_reasoning]
-    return words
+    return words + _chat_template(family)
+
+
+def _chat_template(family: Family) -> list[str]:
+    """Both engines take a file; SGLang knows a Jinja file by its ending (0.5.23 `srt/parser/template_manager.py`)."""
+    return ["--chat-template", TEMPLATE] if family.chat_template else []
 
 
 def _llama_cpp(_: Family, name: str) -> list[str]:

@@ -37,7 +37,10 @@ IGNORED = (
 
 
 class EngineOrders(msgspec.Struct, frozen=True, kw_only=True):
-    """argv: with the machine's words, see `soong.serve.command`. port: 0 for a free one."""
+    """argv: with the machine's words, see `soong.serve.command`. port: 0 for a free one.
+
+    chat_template: written to a file for the engine. encodes_chats: the engine needs none, of the repository neither.
+    """
 
     name: str
     version: str
@@ -45,6 +48,8 @@ class EngineOrders(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str]
     port: int = 0
     health: str = "/health"
+    chat_template: str = ""
+    encodes_chats: bool = False
 
 
 class GateOrders(msgspec.Struct, frozen=True):
@@ -119,7 +124,14 @@ def make_orders(
     """
     return Orders(
         rental=rental_id,
-        engine=EngineOrders(name=command.engine, version=command.version, argv=command.argv, env=command.env),
+        engine=EngineOrders(
+            name=command.engine,
+            version=command.version,
+            argv=command.argv,
+            env=command.env,
+            chat_template=command.chat_template,
+            encodes_chats=command.encodes_chats,
+        ),
         environment=_environment(command, requirements, environment),
         weights=_weights(model, remote_file),
         served_name=command.served_name,

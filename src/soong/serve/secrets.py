@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from soong.errors import CredentialError
@@ -21,21 +22,24 @@ def folder() -> Path:
 
 
 def endpoint_key(rental_id: str) -> Secret:
-    """The key of a rental's endpoint; made now if there is none.
+    """The key of a rental's endpoint; made now if there is none. Whoever asks at the same time gets the same.
 
     Raises:
         CredentialError: others can read it. SoongError: it cannot be written.
     """
-    file = folder() / rental_id
+    file = paths.made(folder()) / rental_id
+    draft = file.with_name(f".{rental_id}.{secrets.token_hex(4)}")
     try:
-        descriptor = os.open(paths.made(folder()) / rental_id, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        pass
+        if not file.exists():
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "w", encoding="ascii") as opened:
+                opened.write(f"sk-soong-{secrets.token_hex(24)}\n")
+            with suppress(FileExistsError):  # somebody else was quicker, and their key holds
+                file.hardlink_to(draft)
     except OSError as error:
         raise paths.cannot_write(file, error) from error
-    else:
-        with os.fdopen(descriptor, "w", encoding="ascii") as opened:
-            opened.write(f"sk-soong-{secrets.token_hex(24)}\n")
+    finally:
+        draft.unlink(missing_ok=True)
     return found_key(rental_id)
 
 

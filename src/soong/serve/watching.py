@@ -26,16 +26,27 @@ class WardenLease(msgspec.Struct, frozen=True):
     ends_at: float
 
 
+class BootLine(msgspec.Struct, frozen=True, kw_only=True):
+    """The last line of the machine's progress. gate_port: of its loopback, once the endpoint answers there."""
+
+    step: str = ""
+    state: str = ""
+    message: str = ""
+    gate_port: int = 0
+
+
 class Watched(msgspec.Struct, frozen=True, kw_only=True):
     """What the warden sees.
 
     Attributes:
         idle_seconds: since when no request runs or waits and no token was made, by the cloud's clock; None where that
             is not known, and then `idle_unknown_because` says why. ssh_sessions: people with a terminal; None where
-            that cannot be seen. phase: waiting, booting, serving, failed, stopped or ended.
+            that cannot be seen. phase: waiting, booting, serving, failed, stopped or ended. boot: the last that the
+            machine told of its serving.
     """
 
     phase: str = ""
+    boot: BootLine | None = None
     lease: WardenLease | None = None
     idle_seconds: float | None = None
     idle_unknown_because: str = ""

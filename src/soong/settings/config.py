@@ -158,7 +158,18 @@ SETTINGS = {
         Setting("lambda.api_url", "Another address of Lambda's API.", _url, "https://cloud.lambda.ai"),
         Setting("lambda.auth", "How the key is sent: bearer or basic.", _one_of("bearer", "basic"), "bearer"),
         Setting("lambda.filesystem", "The filesystem to mount; keeps to its region.", _word),
-        Setting("budget.monthly_usd", "Warn when a month's cost would pass this.", _usd),
+        Setting(
+            "budget.monthly_usd",
+            "The most a month may cost, all machines together; what would pass it is refused.",
+            _usd,
+        ),
+        Setting("budget.per_start_usd", "The most one start may cost where no --max-cost is given.", _usd),
+        Setting(
+            "prices.clouds",
+            "Whose prices plans and `soong offers` look at when no cloud is named: lambda,runpod or all.",
+            _text,
+            "lambda",
+        ),
         Setting("tunnel.port", "The port of this computer where the endpoint is reached.", _port, 8000),
         Setting(
             "serve.environment",

@@ -26,15 +26,20 @@ def replace_text(path: Path, text: str, *, new_mode: int | None = None) -> None:
     Raises:
         SoongError: it cannot be written; says what to do.
     """
+    replace_bytes(path, text.encode(), new_mode=new_mode)
+
+
+def replace_bytes(path: Path, content: bytes, *, new_mode: int | None = None) -> None:
+    """The same for a file that is no text; see `replace_text`."""
     target = path.resolve()
     draft = target.with_name(f".{target.name}.{os.getpid()}.new")
     try:
-        with draft.open("w", encoding="utf-8", newline="") as file:
+        with draft.open("wb") as file:
             if target.exists():
                 draft.chmod(target.stat().st_mode & 0o7777)
             elif new_mode is not None:
                 draft.chmod(new_mode)
-            file.write(text)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(target)

@@ -51,6 +51,11 @@ def state_file(name: str) -> str:
     return os.path.join(_directory("state"), name)  # noqa: PTH118 - see the module's docstring
 
 
+def cache_file(name: str) -> str:
+    """The full name of a file in the cache directory; neither need exist."""
+    return os.path.join(_directory("cache"), name)  # noqa: PTH118 - see the module's docstring
+
+
 def made(directory: Path) -> Path:
     """`directory`, made now if it was not there; each folder that is made is its owner's alone, whatever the umask.
 

@@ -48,7 +48,12 @@ class Throughput(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 def load_of(
-    context_tokens: int, sequences: int, input_tokens: int | None, output_tokens: int | None, *, context_is_said: bool
+    context_tokens: int,
+    sequences: int,
+    input_tokens: int | None,
+    output_tokens: int | None,
+    *,
+    context_is_said: bool,
 ) -> Load:
     """The load that a request means.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -24,17 +23,15 @@ if TYPE_CHECKING:
 
 __all__ = ["a_computer_without_gpus", "soong"]
 
-FOLDER = Path(os.environ.get(needs.FOLDER_VARIABLE) or ".e2e").resolve()
+FOLDER = needs.folder_given() or Path("nowhere")
 ENGINE = needs.environment_of(FOLDER)
 MODEL = needs.model_of(FOLDER)
 PROMPT = "The capital of Germany is Berlin. The capital of Italy is Rome. The capital of France is"
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    not (MODEL.exists() and (ENGINE / "bin" / "llama-server").exists()),
-    reason=f"no engine and model in {FOLDER}: `make e2e` makes them",
-)
+@pytest.mark.real
+@pytest.mark.skipif(needs.folder_given() is None, reason="no engine and model: `make e2e` makes them")
 def test_a_file_is_served_from_where_it_lies(soong: Callable[..., Ended]) -> None:
     begun = soong(
         "start", "--model", str(MODEL), "--cloud", "local", "--context", "2048", "--engine-env", str(ENGINE), "--yes"

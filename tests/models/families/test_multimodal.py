@@ -162,3 +162,26 @@ def test_nonsense_is_refused_by_name(key: str, value: object) -> None:
     config = {"model_type": "llava", "text_config": LLAMA_TEXT, "vision_config": SIGLIP, key: value}
     with pytest.raises(ConfigError, match=r"_config|vision_feature_layer"):
         read_architecture(Config(config))
+
+
+def test_deepseek_ocr_has_the_parameters_that_its_page_states() -> None:
+    # huggingface.co/deepseek-ai/DeepSeek-OCR: 3B params in BF16, 3.34B in the listing
+    text = {
+        "hidden_size": 1280, "intermediate_size": 6848, "num_hidden_layers": 12, "num_attention_heads": 10,
+        "num_key_value_heads": 10, "vocab_size": 129280, "moe_intermediate_size": 896, "n_routed_experts": 64,
+        "n_shared_experts": 2, "num_experts_per_tok": 6, "first_k_dense_replace": 1, "use_mla": False,
+        "q_lora_rank": None, "kv_lora_rank": None, "qk_nope_head_dim": 0, "qk_rope_head_dim": 0, "v_head_dim": 0,
+    }  # fmt: skip
+    architecture = read_architecture(
+        Config(
+            {
+                "architectures": ["DeepseekOCRForCausalLM"],
+                "model_type": "deepseek_vl_v2",
+                "language_config": text,
+                "projector_config": {"projector_type": "linear", "input_dim": 2048, "n_embed": 1280},
+                "vision_config": {"model_name": "deeplip_b_l"},
+            }
+        )
+    )
+    assert architecture.name == "DeepseekOCRForCausalLM"
+    assert architecture.parameters == pytest.approx(3.336e9, rel=1e-3)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from soong.cli.output import Output
-    from soong.cli.start import Wish
+    from soong.cli.wish import Wish
     from soong.launch.provider import Provider
     from soong.launch.starting import Candidate, Terms
     from soong.lease.guardian import Guard
@@ -38,9 +38,9 @@ def screen(
         place = "this computer" if provider.cloud == "local" else "a rehearsal in the sandbox"
         lines.append(text.style(f"{place}: nothing here costs money", "green"))
     lines.append(
-        f"${usd_per_hour:.2f} per hour; ends at {times.wall(begin + hours * 3600, now=begin)} "
-        f"({times.span(hours * 3600)}); at most ${usd_per_hour * hours:.2f}. "
-        f"Can be extended up to {terms.cap_hours:g} h in all."
+        f"{_rate(usd_per_hour, terms.count)} per hour; ends at {times.wall(begin + hours * 3600, now=begin)} "
+        f"({times.span(hours * 3600)}); at most ${usd_per_hour * hours * terms.count:.2f}"
+        f"{' for all' if terms.count > 1 else ''}. Can be extended up to {terms.cap_hours:g} h in all."
     )
     if dearest := _dearest(picks, now, terms, usd_per_hour):
         lines.append(dearest)
@@ -56,9 +56,21 @@ def _dearest(picks: Sequence[Planned], now: Sequence[Candidate], terms: Terms, u
     if most <= usd_per_hour:
         return ""
     return (
-        f"Where it is gone by then the next in the list is asked for: up to ${most:.2f} per hour, "
-        f"${most * hours_of(terms, most):.2f}. Nothing dearer than shown is taken; `--max-price` sets less."
+        f"Where it is gone by then the next in the list is asked for: up to {_rate(most, terms.count)} "
+        f"per hour, ${most * hours_of(terms, most) * terms.count:.2f}. "
+        "Nothing dearer than shown is taken; `--max-price` sets less."
     )
+
+
+def _rate(usd_per_hour: float, count: int) -> str:
+    """Dollars, of one machine or of several.
+
+    >>> _rate(1.09, 1), _rate(1.09, 2)
+    ('$1.09', '2 × $1.09 = $2.18')
+    """
+    if count == 1:
+        return f"${usd_per_hour:.2f}"
+    return f"{count} × ${usd_per_hour:.2f} = ${usd_per_hour * count:.2f}"
 
 
 def enders(guard: Guard, provider: Provider) -> str:
@@ -135,7 +147,7 @@ def _pairs(request: dict[str, Any] | None) -> list[str]:
 
 def offline_page(wish: Wish, out: Output) -> int:
     """A dry run without a key: the plan over the packaged prices."""
-    from soong.cli.start import chosen, planned
+    from soong.cli.wish import chosen, planned
     from soong.offers.snapshot import packaged_offers
 
     offers = tuple(offer for offer in packaged_offers() if offer.cloud == "lambda")
@@ -174,7 +186,8 @@ def ready(rental: Rental, guard: Guard, provider: Provider, out: Output) -> None
 
 def endpoint_url(rental: Rental) -> str:
     """Where the model answers on this computer, as OpenAI's clients want it; empty where nothing is served."""
-    return f"http://127.0.0.1:{rental.local_port}/v1" if rental.serving == "ready" else ""
+    port = rental.router_port or rental.local_port
+    return f"http://127.0.0.1:{port}/v1" if rental.serving == "ready" else ""
 
 
 def endpoint_lines(rental: Rental) -> list[str]:
@@ -208,6 +221,8 @@ def document(rental: Rental, now: float) -> dict[str, Any]:
         "owner": rental.lease.owner,
         "guards": list(rental.guards),
         "serving": rental.serving or None,
+        "group": rental.group_name if rental.group else None,
+        "replica": rental.replica or None,
         "endpoint_url": endpoint_url(rental) or None,
         "served_model": rental.served_model or None,
     }

@@ -137,6 +137,7 @@ class LambdaProvider:
                 id=found.id,
                 name=_line(found.name),
                 region=found.region.name if found.region else "",
+                mount_point=_line(found.mount_point or ""),
                 is_in_use=found.is_in_use,
                 bytes_used=found.bytes_used,
             )

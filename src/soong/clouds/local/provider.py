@@ -60,7 +60,7 @@ class LocalProvider:
     cloud = CLOUD
     account = "this computer"
     costs_money = False
-    regions = (REGION,)
+    regions: tuple[str, ...] = (REGION,)
     clock_skew_seconds: float | None = None
 
     def __init__(

@@ -247,6 +247,12 @@ class Machines:
 
     def _furnish(self, root: Path, record: InstanceRecord, user_data: str, *, has_ssh: bool) -> None:
         furnish(root, catalogue.machine_types()[record.instance_type])
+        for system, point in record.mounts.items():
+            kept, place = self._folder.parent / "filesystems" / system, root / point.lstrip("/")
+            kept.mkdir(parents=True, exist_ok=True)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if not place.is_symlink():
+                place.symlink_to(kept)
         port = root / "etc" / "port"
         about = {
             "id": record.id,

@@ -145,10 +145,19 @@ def read_orders() -> Orders:
             weights=dict(said.get("weights") or {}),
             gpus=int(said.get("gpus") or 0),
             ready_seconds=float(said.get("ready_seconds") or ENGINE_SECONDS),
-            filesystem=str(said.get("filesystem") or ""),
+            filesystem=mounted(str(said.get("filesystem") or "")),
         )
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise StepError(f"serve.json cannot be read: {error!r}", reason="orders") from None
+
+
+def mounted(path: str) -> str:
+    """Where a filesystem is; empty where it is not mounted, so that nothing takes the system's own disk for it.
+
+    `{root}` stands for the machine's root, which is a folder in a rehearsal; a path without it is made when missing.
+    """
+    found = path.replace("{root}", os.environ.get("SOONG_ROOT", ""))
+    return found if found == path or Path(found).is_dir() else ""
 
 
 # --- telling --------------------------------------------------------------------------------------------------------
@@ -395,11 +404,13 @@ def failure_words(argv: list[str], reason: str, lines: list[str]) -> str:
 
 
 def check_cuda(orders: Orders, progress: Progress) -> None:
-    """Every GPU computes."""
+    """Every GPU computes; nothing is told where none is asked for."""
+    if orders.gpus <= 0:
+        return
     progress.start("cuda")
     script = HERE / "cuda_check.py"
-    if orders.gpus <= 0 or not script.exists():
-        progress.done("skipped: no GPU is asked for" if orders.gpus <= 0 else "skipped: looked at before")
+    if not script.exists():
+        progress.done("looked at before")
         return
     try:
         ended = subprocess.run(  # noqa: S603
@@ -643,7 +654,8 @@ def get_weights(orders: Orders, environment: Path, progress: Progress) -> str:
     total = int(wish.get("bytes") or 0)
     if is_verified(folder, wish):
         forget_token()
-        progress.done("are there already", bytes_done=size_of(folder), bytes_total=total or None)
+        words = "are there already" + without_chats(folder, orders.engine)
+        progress.done(words, bytes_done=size_of(folder), bytes_total=total or None)
         return str(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with shared_lock(folder.with_name(f".{folder.name}.lock"), lambda: progress.running(
@@ -652,8 +664,25 @@ def get_weights(orders: Orders, environment: Path, progress: Progress) -> str:
         if not is_verified(folder, wish):
             download(orders, environment, folder, total, progress)
     forget_token()
-    progress.done("downloaded and verified", bytes_done=size_of(folder), bytes_total=total or None)
+    words = "downloaded and verified" + without_chats(folder, orders.engine)
+    progress.done(words, bytes_done=size_of(folder), bytes_total=total or None)
     return str(folder)
+
+
+CHAT_FILES = ("chat_template.jinja", "chat_template.json", "tekken.json")
+"""Any of them says how a chat is written; Mistral's own tokenizer knows without a template."""
+
+
+def without_chats(folder: Path, engine: dict[str, Any]) -> str:
+    """What to know of a model that was never taught to chat: engines answer its chats with an error."""
+    if engine.get("chat_template") or engine.get("encodes_chats"):
+        return ""
+    if any((folder / name).exists() for name in CHAT_FILES) or any(folder.glob("*.model.v*")):
+        return ""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        if json.loads((folder / "tokenizer_config.json").read_bytes()).get("chat_template"):
+            return ""
+    return "; they have no chat template: ask /v1/completions, not /v1/chat/completions"
 
 
 def weights_folder(orders: Orders, repository: str, revision: str) -> Path:
@@ -1041,7 +1070,10 @@ def engine_of(orders: Orders, environment: Path, model: str, port: int) -> Daemo
         "{bin}": str(environment / "bin"),
         "{model}": model,
         "{port}": str(port),
+        "{chat_template}": str(HERE / "chat-template.jinja"),
     }
+    if template := str(orders.engine.get("chat_template") or ""):
+        write_whole(HERE / "chat-template.jinja", template)
     argv = []
     for word in orders.engine.get("argv") or []:
         text = str(word)

@@ -41,6 +41,7 @@ NOT_FOR_THE_CLIENT = (b"connection:", b"keep-alive:", b"proxy-connection:")
 WORDS = {
     400: "Bad Request",
     401: "Unauthorized",
+    404: "Not Found",
     408: "Request Timeout",
     431: "Request Header Fields Too Large",
     502: "Bad Gateway",
@@ -195,9 +196,11 @@ async def reach(engine_port: int) -> Line:
         raise RefusedError(503, "the engine does not answer yet") from None
 
 
-async def exchange(client: Line, engine: Line, request: Request, engine_port: int) -> None:
+async def exchange(
+    client: Line, engine: Line, request: Request, engine_port: int, more: tuple[str, ...] = ()
+) -> None:
     """The body over and the answer back, at the same time; ends with the answer, or when the client leaves."""
-    engine[1].write(forwarded(request, engine_port))
+    engine[1].write(forwarded(request, engine_port, more))
     began = asyncio.Event()
     answering = asyncio.ensure_future(answer(request, engine[0], client[1], began))
     sending = asyncio.ensure_future(send_and_watch(client[0], engine[1], request.length))
@@ -214,10 +217,10 @@ async def exchange(client: Line, engine: Line, request: Request, engine_port: in
         await asyncio.gather(answering, sending, return_exceptions=True)
 
 
-def forwarded(request: Request, engine_port: int) -> bytes:
-    """The head as the engine gets it."""
+def forwarded(request: Request, engine_port: int, more: tuple[str, ...] = ()) -> bytes:
+    """The head as the engine gets it. more: header lines of our own."""
     kept = [f"{name}: {value}" for name, value in request.headers if name.lower() not in NOT_FOR_THE_ENGINE]
-    lines = [request.line, f"Host: 127.0.0.1:{engine_port}", "Connection: close", *kept, "", ""]
+    lines = [request.line, f"Host: 127.0.0.1:{engine_port}", "Connection: close", *more, *kept, "", ""]
     return "\r\n".join(lines).encode("latin-1")
 
 

@@ -34,7 +34,7 @@ def of_this_computer(*, rehearsal: bool = False) -> tuple[Systemd | Launchd | Cr
 
 def command(cloud: str, *words: str) -> list[str]:
     """The reaper as any shell can call it."""
-    return [sys.executable, "-m", "soong.cli", "reap", "--cloud", cloud, "--guardian", *words]
+    return [sys.executable, "-P", "-m", "soong.cli", "reap", "--cloud", cloud, "--guardian", *words]
 
 
 class Systemd:

@@ -97,6 +97,15 @@ def runs_on_arm64(name: str, version: str) -> bool:
     return since is not None and version_tuple(version) >= version_tuple(since)
 
 
+def most_running(gpu: Gpu, settings: EngineSettings) -> int | None:
+    """How many sequences the engine runs at once where its pool holds more; None where only the pool says."""
+    if settings.max_num_seqs:
+        return settings.max_num_seqs
+    own = getattr(_module(settings.name), "most_running", None)
+    found: int | None = own(gpu, settings) if own else None
+    return found
+
+
 def default_version(engine: str) -> str:
     """The newest version of an engine whose rules were read.
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
+from soong.memory.kernel_layouts import BLACKWELL, HOPPER
 from soong.memory.kv_cache import LayerKind, layer_kinds, resolve_kv_dtype
-from soong.memory.weights import weights_per_gpu
+from soong.memory.weights import as_loaded, weights_per_gpu
 from soong.models.architecture import AttentionCache, LatentCache
 
 if TYPE_CHECKING:
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
 
     from soong.gpus.gpu import Gpu
     from soong.memory.footprint import EngineSettings, ServedModel, Workload
+    from soong.memory.weights import WeightShare
     from soong.models.architecture import Architecture
 
 MOST_PREPARED = 4096
@@ -28,7 +32,7 @@ VOCABULARY_PADDING = 64
 Prepared = TypeVar("Prepared")
 
 
-class Facts(NamedTuple):
+class Facts(msgspec.Struct, frozen=True, gc=False):
     """Sizes of one GPU's share.
 
     weights_bytes: as the engine prints it after loading. tensor_bytes: the tensors of it alone.
@@ -88,7 +92,9 @@ def kv_dtype(model: ServedModel, workload: Workload, settings: EngineSettings) -
     own = model.architecture.dtype if settings.dtype == "auto" else settings.dtype
     if own == "float32" and settings.dtype == "auto":
         own = "bfloat16"
-    return resolve_kv_dtype(workload.kv_dtype, model.kv_dtype or model.quantization.kv_cache_dtype, own)
+    loaded = as_loaded(model.quantization, settings.name)
+    asks = model.kv_dtype or loaded.kv_cache_dtype if loaded is model.quantization else ""
+    return resolve_kv_dtype(workload.kv_dtype, asks, own)
 
 
 def gather(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: str) -> Facts:
@@ -97,16 +103,8 @@ def gather(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: str)
     tensor_parallel, stages = settings.tensor_parallel, settings.pipeline_parallel
     kinds = layer_kinds(architecture, tensor_parallel=tensor_parallel, kv_dtype=kv_type)
     if stages > 1:
-        kinds = tuple(kind._replace(layers=-(-kind.layers // stages)) for kind in kinds)
-    share = weights_per_gpu(
-        architecture,
-        model.quantization,
-        tensor_parallel=tensor_parallel,
-        engine=settings.name,
-        engine_version=settings.version,
-        compute_capability=gpu.compute_capability,
-        pipeline_parallel=stages,
-    )
+        kinds = tuple(msgspec.structs.replace(kind, layers=-(-kind.layers // stages)) for kind in kinds)
+    share = _share(model, gpu, settings)
     expert_width, per_token = _experts(model, gpu)
     vision_hidden_size, vision_mlp_rows, vision_mlp_width = _vision_tower(architecture)
     return Facts(
@@ -134,6 +132,31 @@ def gather(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: str)
         vision_mlp_width=vision_mlp_width,
         vision_shape=architecture.vision_shape,
         quantization_method=model.quantization.method,
+    )
+
+
+_shares: dict[tuple[Any, ...], WeightShare] = {}
+
+
+def _share(model: ServedModel, gpu: Gpu, settings: EngineSettings) -> WeightShare:
+    """The weights of one GPU; kernels lay packed weights out by the GPU's generation, plain ones are alike on all."""
+    capability = gpu.compute_capability or HOPPER
+    generation = (capability >= HOPPER) + (capability >= BLACKWELL) if model.quantization.formats else 0
+    key = (
+        model.key, settings.name, settings.version, settings.tensor_parallel, settings.pipeline_parallel, generation,
+    )  # fmt: skip
+    return kept(
+        _shares,
+        key,
+        lambda: weights_per_gpu(
+            model.architecture,
+            model.quantization,
+            tensor_parallel=settings.tensor_parallel,
+            engine=settings.name,
+            engine_version=settings.version,
+            compute_capability=gpu.compute_capability,
+            pipeline_parallel=settings.pipeline_parallel,
+        ),
     )
 
 

@@ -194,7 +194,7 @@ def _prefill_is_captured(facts: Facts, rules: dict[str, Any]) -> bool:
         _is_latent(facts) and not rules["latent_prefill_graphs"]
     ):
         return False
-    return not any(kind.name == "compressed" or kind.state_kind == "kda" for kind in facts.kinds)
+    return not any(kind.name == "compressed" or kind.state_kind.startswith("kda") for kind in facts.kinds)
 
 
 @lru_cache(maxsize=256)

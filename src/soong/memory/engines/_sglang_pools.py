@@ -58,9 +58,9 @@ def _as_kept(cache: Cache) -> Cache:
 def raw_latent(facts: Facts) -> Facts:
     """The facts with FP8 entries of sparse MLA without scales, as TensorRT-LLM's kernels on Blackwell keep them."""
     kinds = tuple(
-        kind._replace(token_bytes=kind.shape[1]) if kind.name == "latent" else kind for kind in facts.kinds
+        replace(kind, token_bytes=kind.shape[1]) if kind.name == "latent" else kind for kind in facts.kinds
     )
-    return facts._replace(kinds=kinds)
+    return replace(facts, kinds=kinds)
 
 
 class Cell(NamedTuple):
@@ -184,8 +184,16 @@ def requests(
         context_tokens: the context length. settings: for the flag. for_each: slots of one request.
         compressed: DeepSeek-V4, whose override sets its own number.
     """
-    estimated = int(tokens / max(1, context_tokens) * REQUESTS_PER_CONTEXT)
-    usual = COMPRESSED_REQUESTS if compressed else max(min(estimated, MOST_REQUESTS), FEWEST_REQUESTS)
-    found = settings.max_num_seqs or usual
-    found = min(found, tokens // 2)
+    found = settings.max_num_seqs or (
+        COMPRESSED_REQUESTS if compressed else _usual_requests(tokens, context_tokens)
+    )
+    half = tokens // 2
+    found = min(found, half)
     return found if slots is None else min(found, slots // for_each)
+
+
+def _usual_requests(tokens: int, context_tokens: int) -> int:
+    estimated = int(tokens / (context_tokens or 1) * REQUESTS_PER_CONTEXT)
+    if estimated < FEWEST_REQUESTS:
+        return FEWEST_REQUESTS
+    return min(estimated, MOST_REQUESTS)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from msgspec import Struct
+
 from soong.memory.engines._constants import by_group_size
 
 if TYPE_CHECKING:
@@ -40,7 +42,15 @@ def context_bytes(rules: dict[str, Any], gpu: Gpu, gpus: int, *, mixture: bool =
 
 
 def non_torch_bytes(rules: dict[str, Any], gpu: Gpu, gpus: int) -> int:
-    """What grows outside PyTorch in the profile run: workspaces, a group's communication buffers."""
+    """What grows outside PyTorch in the profile run: workspaces, a group's communication buffers.
+
+    Where the host shares the memory, what it takes meanwhile counts too.
+    """
+    shared = int(rules["unified_memory_non_torch_bytes"]) if gpu.unified_memory else 0
+    return shared + _own_non_torch_bytes(rules, gpu, gpus)
+
+
+def _own_non_torch_bytes(rules: dict[str, Any], gpu: Gpu, gpus: int) -> int:
     table = rules["non_torch_bytes"]
     older = gpu.compute_capability is not None and gpu.compute_capability < HOPPER
     if gpus == 1:
@@ -60,11 +70,11 @@ class Uncertainty(NamedTuple):
     free_bytes: int
 
 
-class Parts(NamedTuple):
+class Parts(Struct, frozen=True, gc=False):
     """The terms of one launch that may be off.
 
-    grouped: GPUs share each layer over NVLink. budgeted: the engine sizes the pool itself, from a budget.
-    graphs_counted: which it gives them a part of.
+    grouped: GPUs share each layer over NVLink. second_runner: the model runs in vLLM's newer runner.
+    budgeted: the engine sizes the pool itself, from a budget. graphs_counted: which it gives graphs a part of.
     """
 
     facts: Facts
@@ -75,6 +85,7 @@ class Parts(NamedTuple):
     runtime_bytes: int
     sequences: int
     grouped: bool
+    second_runner: bool
     budgeted: bool
     graphs_counted: bool
 
@@ -108,6 +119,8 @@ def _inside_error(rules: dict[str, Any], shares: dict[str, float], parts: Parts)
         error += shares["unified_memory_bytes"]
     if parts.grouped:
         error += rules["group_unread_bytes"]
+    if parts.second_runner:
+        error += rules["second_runner_unread_bytes"]
     if rules["sampler_may_be_fused"]:
         error += FUSED_SAVES_BYTES_PER_LOGIT * parts.sequences * facts.vocab_size
     return error
@@ -135,7 +148,7 @@ def _estimate_error(shares: dict[str, float], graphs: Graphs) -> float:
 
 def _warm_up_error(rules: dict[str, Any], parts: Parts) -> int:
     """What the kernels of linear attention hold in some versions once they were tuned."""
-    tuned = any(kind.state_kind in {"gdn", "kda"} for kind in parts.facts.kinds)
+    tuned = any(kind.state_kind in {"gdn", "kda", "kda-bounded"} for kind in parts.facts.kinds)
     return int(rules["recurrent_warm_up_bytes"]) if tuned else 0
 
 

@@ -28,6 +28,7 @@ class PoolRules(NamedTuple):
     hybrid: kinds of layers get groups of their own in one pool; else sliding layers keep every token.
     common_group_ratio: below this ratio the commoner kind's layer count is the group size.
     state_blocks: blocks of recurrent state per sequence, by kind of state; `""` for kinds not named.
+    ..._checkpoint_blocks: those that a prefill keeps beside.
     latent_block_tokens: block size that the MLA kernel of this GPU and cache type prefers.
     """
 
@@ -36,6 +37,7 @@ class PoolRules(NamedTuple):
     state_blocks: int
     mamba2_checkpoint_blocks: int
     latent_block_tokens: int
+    kda_checkpoint_blocks: int = 0
 
 
 class Group(NamedTuple):
@@ -117,7 +119,19 @@ def build_pool(kinds: tuple[LayerKind, ...], rules: PoolRules) -> Pool:
         specs = [_promoted(spec) for spec in specs]
     if _one_type(specs):
         return _single_group(specs)
-    return _grouped(_same_pages(specs), rules)
+    return _with_pooled_keys(_grouped(_same_pages(specs), rules), kinds, rules)
+
+
+def _with_pooled_keys(pool: Pool, kinds: tuple[LayerKind, ...], rules: PoolRules) -> Pool:
+    """The pool with the pooled keys of an indexer, which share the blocks of attention layers.
+
+    Source: vLLM 0.32 `models/glm5next/common/`, `models/qwen4_exp/common/qsa_cache.py`: MLAAttentionSpec beside the
+    layers' own in one group, CircularBufferSpec in one of its own.
+    """
+    pooled = sum(kind.layers * kind.token_bytes for kind in kinds if kind.state_kind == "ring")
+    if not pooled:
+        return pool
+    return pool._replace(bytes_per_block=pool.bytes_per_block + pooled * _block_tokens(kinds, rules))
 
 
 def _promoted(spec: _Spec) -> _Spec:
@@ -164,9 +178,10 @@ def _state_blocks(kind: LayerKind, attention_page: int, rules: PoolRules) -> int
 
     Source: vLLM 0.32 `config/model.py` is_prefix_caching_supported, `v1/kv_cache_interface.py` MambaSpec.
     """
-    if not attention_page:
+    if not attention_page or kind.state_kind == "ring":
         return 1
-    return rules.state_blocks + (rules.mamba2_checkpoint_blocks if kind.state_kind == "mamba2" else 0)
+    kept = {"mamba2": rules.mamba2_checkpoint_blocks, "kda-bounded": rules.kda_checkpoint_blocks}
+    return rules.state_blocks + kept.get(kind.state_kind, 0)
 
 
 def _one_type(specs: list[_Spec]) -> bool:

@@ -446,6 +446,14 @@ def _summed_from_the_back(model: ServedModel) -> tuple[int, ...]:
     return (max(layers, default=0), *accumulate([output, *reversed(layers)]))
 
 
+def most_running(gpu: Gpu, settings: EngineSettings) -> int:  # noqa: ARG001 - the engines' common form
+    """The most slots that llama.cpp keeps: `src/llama-cparams.h` LLAMA_MAX_SEQ, b6000 and later."""
+    return MOST_SLOTS
+
+
+MOST_SLOTS = 256
+
+
 def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -> tuple[str, ...]:
     """The command that starts the server as it was planned.
 

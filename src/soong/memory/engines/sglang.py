@@ -7,8 +7,9 @@ CUDA graphs and the request table live in the rest. Defaults are in `_sglang_def
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from soong.memory.engines import _facts, _sglang_defaults, _sglang_pools, _vllm_budget
@@ -40,7 +41,7 @@ FP8_BY_CHECKPOINT = "modelopt"
 """The format whose `kv_cache_quant_algo` SGLang reads; others' wishes for an FP8 cache are not read."""
 
 
-class _Prepared(NamedTuple):
+class _Prepared(Struct, frozen=True):
     facts: _facts.Facts
     rules: dict[str, Any]
     cell: _sglang_pools.Cell
@@ -111,14 +112,25 @@ def kv_dtype(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineS
 
 
 def _is_sparse(model: ServedModel) -> bool:
-    return any(isinstance(cache, LatentCache) and cache.indexer_layers for cache in model.architecture.caches)
+    """Whether an indexer picks the tokens that are attended to; remembered, since every plan asks for each GPU."""
+    found = _sparse.get(model.key)
+    if found is None:
+        if len(_sparse) >= _facts.MOST_PREPARED:
+            _sparse.clear()
+        caches = model.architecture.caches
+        found = any(isinstance(cache, LatentCache) and cache.indexer_layers for cache in caches)
+        _sparse[model.key] = found
+    return found
+
+
+_sparse: dict[str, bool] = {}
 
 
 def _on_blackwell(gpu: Gpu) -> bool:
     return (gpu.compute_capability or (0,))[0] >= _sglang_defaults.DATA_CENTRE_BLACKWELL
 
 
-class _Terms(NamedTuple):
+class _Terms(Struct, frozen=True, gc=False):
     """How one GPU's memory is divided, whatever the workload.
 
     rest_bytes: for pools, before the recurrent state is taken. free_bytes: before the request table is taken.
@@ -267,10 +279,11 @@ def _prepare(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: st
     facts = _facts.gather(kept, gpu, settings, kv_type)
     if kv_type.startswith("fp8") and _is_sparse(model) and _on_blackwell(gpu):
         facts = _sglang_pools.raw_latent(facts)
-    facts = facts._replace(weights_bytes=facts.weights_bytes + _absorbed_bytes(model, facts))
+    loading = _absorbed_bytes(model, facts) + constants["loading_kernels_bytes"]
+    facts = replace(facts, weights_bytes=facts.weights_bytes + loading)
     wide = 0 if _on_blackwell(gpu) else _wide_scales_bytes(model, settings)
     if constants["fp4_scales_in_float32"]:
-        facts, wide = facts._replace(weights_bytes=facts.weights_bytes + wide), 0
+        facts, wide = replace(facts, weights_bytes=facts.weights_bytes + wide), 0
     unsure = _weights_uncertainty_bytes(model, facts)
     return _Prepared(
         facts=facts,

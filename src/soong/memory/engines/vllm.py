@@ -25,7 +25,14 @@ from soong.memory.engines._vllm_fit import (
 )
 from soong.memory.engines._vllm_graphs import DATA_CENTRE_BLACKWELL, NO_GRAPHS, Graphs, graphs
 from soong.memory.engines._vllm_pool import Pool, PoolRules, build_pool
-from soong.memory.engines._vllm_profile import Activations, Batch, activations, batch_defaults, counts_graphs
+from soong.memory.engines._vllm_profile import (
+    Activations,
+    Batch,
+    activations,
+    batch_defaults,
+    counts_graphs,
+    runs_in_second_runner,
+)
 from soong.memory.footprint import Footprint
 from soong.memory.kv_cache import kv_bytes_per_token, state_bytes_per_sequence
 
@@ -199,6 +206,7 @@ def _with_errors(
         runtime_bytes=terms.runtime_bytes,
         sequences=opened.batch.sequences,
         grouped=settings.tensor_parallel > 1 and _vllm_budget.nvlinked(gpu),
+        second_runner=runs_in_second_runner(prepared.facts, prepared.rules),
         budgeted=terms.fraction is not None,
         graphs_counted=counts_graphs(prepared.facts, prepared.rules),
     )
@@ -290,6 +298,11 @@ def _report(
     )
 
 
+def most_running(gpu: Gpu, settings: EngineSettings) -> int:
+    """The `max_num_seqs` that the engine takes for a GPU by itself."""
+    return batch_defaults(gpu, rules(NAME, settings.version))[1]
+
+
 def _batch(prepared: _Prepared, gpu: Gpu, workload: Workload, settings: EngineSettings) -> tuple[int, int]:
     """Tokens of one forward pass and sequences at once, defaults filled in as the engine does."""
     tokens, sequences = batch_defaults(gpu, prepared.rules)
@@ -313,6 +326,7 @@ def _prepare(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: st
             state_blocks=constants["mamba_blocks_per_sequence"],
             mamba2_checkpoint_blocks=constants["mamba2_checkpoint_blocks"],
             latent_block_tokens=_latent_block_tokens(gpu, kv_type),
+            kda_checkpoint_blocks=constants["kda_checkpoint_blocks"],
         ),
     )
     return _Prepared(

@@ -60,7 +60,7 @@ FAMILIES: dict[str, str] = {
     "arcee": "llama",
     "baichuan": "classic",
     "bloom": "classic",
-    "chatglm": "classic",
+    "chatglm": "chatglm",
     "cohere": "llama",
     "cohere2": "llama",
     "cwm": "llama",
@@ -194,6 +194,35 @@ FAMILIES: dict[str, str] = {
     "aya_vision": "cohere_vision",
     "cohere2_vision": "cohere_vision",
     "internvl_chat": "internvl_chat",
+    "NVLM_D": "internvl_chat",
+    "h2ovl_chat": "internvl_chat",
+    "skywork_chat": "internvl_chat",
+    "Keye": "keye",
+    "Llama_Nemotron_Nano_VL": "nemotron_vision",
+    "NemotronH_Nano_VL_V2": "nemotron_vision",
+    "qianfan_ocr": "internvl_chat",
+    "interns1": "llava",
+    "glm5_next": "glm5_next",
+    "glm5_next_text": "glm5_next",
+    "hy_v4": "hy_v4",
+    "molmo2": "molmo2",
+    "opencua": "qwen_vl",
+    "phi4mm": "phi4_multimodal",
+    "bailing_hybrid": "bailing_hybrid",
+    "ernie4_5_moe_vl": "ernie_vision",
+    "ernie4_5_vl_moe": "ernie_vision",
+    "minicpmo": "minicpm_vision",
+    "minicpmv": "minicpm_vision",
+    "qwen4_exp": "qwen4_exp",
+    "qwen4_exp_text": "qwen4_exp",
+    "minicpmv4_6": "minicpm_merged",
+    "minicpmv4_7": "minicpm_merged",
+    "step3_vl": "step3_vision",
+    "aria": "aria",
+    "aria_text": "moe",
+    "granite_speech": "granite_speech",
+    "ovis": "ovis",
+    "xverse": "llama",
 }
 """`model_type` of a config.json to the module that reads it."""
 
@@ -231,6 +260,10 @@ CLASSES: dict[str, str] = {
 
 A repository with code of its own may call its type what it likes; an engine goes by the class.
 """
+
+
+GENERATING = ("ForCausalLM", "ForConditionalGeneration")
+"""How nearly all classes end whose last layer is the vocabulary; for these the other heads' module is not loaded."""
 
 
 class UnknownFamilyError(ConfigError):
@@ -313,6 +346,8 @@ def read_architecture(config: Config) -> Architecture:
     check_lists(config)
     module = import_module(f"soong.models.families.{module_name}")
     architecture = cast("Architecture", module.read(config))
+    if not config.texts("architectures")[:1] or not config.texts("architectures")[0].endswith(GENERATING):
+        architecture = import_module("soong.models.families._heads").with_own_head(config, architecture)
     shape = _vision_shape(config)
     return architecture if shape is None else msgspec.structs.replace(architecture, vision_shape=shape)
 

@@ -19,7 +19,7 @@ from soong.models.families import _common, _parts
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from soong.models.architecture import Architecture, Shard, Weight
+    from soong.models.architecture import Architecture, Cache, Shard, Weight
 
 Layers = tuple[int, ...]
 Switch = bool | str
@@ -27,13 +27,6 @@ Switch = bool | str
 
 HeadNorm = Literal["", "head", "each", "all"]
 """Norms of queries and keys. head: one scale of the head's size; each: one per head; all: one over all heads."""
-
-
-HEADLESS = {"LlamaModel", "LlamaBidirectionalModel", "MistralModel", "Qwen2Model", "Qwen3Model"} | {
-    "Gemma2Model",
-    "Gemma3TextModel",
-}
-"""Classes of checkpoints for embeddings, which have no output head: vLLM 0.33 `models/registry.py`."""
 
 
 class Build(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,7 +146,7 @@ def assemble(
     attention: Iterable[Weight] | None = None,
     feed_forward: Iterable[Weight] | None = None,
     extra: Iterable[Weight] = (),
-    caches: tuple[AttentionCache, ...] | None = None,
+    caches: tuple[Cache, ...] | None = None,
     **more: Any,
 ) -> Architecture:
     """The architecture: embedding, layers, final norm, head and whatever is `extra`.
@@ -180,7 +173,7 @@ def assemble(
         *_parts.lm_head(
             base.vocab_size,
             embedding_size,
-            tied=base.tied or not HEADLESS.isdisjoint(decoder.config.texts("architectures")),
+            tied=base.tied,
             bias=is_on(decoder.config, build.head_bias),
             path=build.head,
         ),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 
+from soong.errors import ConfigError
 from soong.models.config_json import Config
 from soong.models.families import FAMILIES, UnknownFamilyError, check_lists
 
@@ -109,9 +110,15 @@ def read_text(
 
     Raises:
         UnknownFamilyError: no family reads the text section.
+        ConfigError: the section is missing.
     """
     named = model_type or section.text("model_type")
     family = TEXT_MODEL_TYPES.get(named, named)
+    if section is config and family == config.text("model_type"):
+        raise ConfigError(
+            f"config.json describes no language model of this {family} model",
+            why="its sizes stand in a section of their own",
+        )
     if family not in FAMILIES and f"{family}_text" in FAMILIES:
         family += "_text"
     module_name = FAMILIES.get(family)

@@ -31,8 +31,8 @@ MIX = Mix(correction="gate.expert_bias")
 
 def read(config: Config, prefix: str = "model") -> Architecture:
     """The architecture of a mixture that is built like Ling. Source: vLLM 0.33 `models/bailing_moe.py`."""
-    decoder = _decoder.open_decoder(config, _build(config), prefix)
-    mix = _mix(config)
+    decoder = _decoder.open_decoder(config, build_of(config), prefix)
+    mix = mix_of(config)
     sizes = moe.read_experts(config, mix)
     dense, sparse = _moe.sparse_layers(config, decoder.base.layers)
     weights: list[Weight] = [
@@ -49,12 +49,13 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     )
 
 
-def _build(config: Config) -> Build:
+def build_of(config: Config) -> Build:
+    """The decoder of a Ling config."""
     biased = config.flag("use_bias") or config.flag("use_qkv_bias")
     return replace(LING, qkv_bias=biased)
 
 
-def _mix(config: Config) -> Mix:
+def mix_of(config: Config) -> Mix:
     """The mixture; a shared expert has a size of its own in newer configs, times their number."""
     balanced = config.flag("moe_router_enable_expert_bias")
     return replace(

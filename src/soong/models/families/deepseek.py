@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 Layers = tuple[int, ...]
 
-BALANCED_TYPES = frozenset({"axk1", "AXK1", "glm4_moe_lite", "glm_moe_dsa"})
+BALANCED_TYPES = frozenset({"axk1", "AXK1", "glm4_moe_lite", "glm_moe_dsa", "hy_v4"})
 """Model types whose router always has a balancing bias; the others say so with `topk_method`."""
 
 EXTRA_NORMS: dict[str, tuple[str, ...]] = {

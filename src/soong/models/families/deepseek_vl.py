@@ -1,10 +1,10 @@
-"""DeepSeek-VL2: a DeepSeek-V2 mixture of experts behind timm's SigLIP."""
+"""DeepSeek-VL2 and DeepSeek-OCR: a DeepSeek mixture of experts behind timm's SigLIP, or two towers in a row."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from soong.models.families import _multimodal, _towers
+from soong.models.families import _deepencoder, _multimodal, _towers
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture, Weight
@@ -50,8 +50,15 @@ def read(config: Config) -> Architecture:
         defaults=defaults,
     )
     projector = config.section("projector_config")
-    towers = [*_tower("vision", config.section("vision_config")), *_projector(projector)]
-    return _multimodal.joined(config, text, towers, head="language.lm_head", name="DeepseekVLV2ForCausalLM")
+    names = config.texts("architectures")
+    name = names[0] if names else "DeepseekVLV2ForCausalLM"
+    if name.startswith("DeepseekOCR"):
+        tower = _deepencoder.towers("model.")
+    else:
+        tower = _tower("vision", config.section("vision_config"))
+    return _multimodal.joined(
+        config, text, [*tower, *_projector(projector)], head="language.lm_head", name=name
+    )
 
 
 def _tower(prefix: str, vision: Config) -> list[Weight]:

@@ -35,7 +35,7 @@ def read(config: Config) -> Architecture:
     )
     vision = config.section("vision_config")
     if config.text("model_type") == "glm_ocr":
-        return _multimodal.joined(config, text, _reader_tower("model.visual", vision, section))
+        return _multimodal.joined(config, text, reader_tower("model.visual", vision, section))
     return _multimodal.joined(config, text, _tower("model.visual", vision))
 
 
@@ -75,7 +75,7 @@ def _tower(prefix: str, vision: Config) -> list[Weight]:
     ]
 
 
-def _reader_tower(prefix: str, vision: Config, section: Config) -> list[Weight]:
+def reader_tower(prefix: str, vision: Config, section: Config) -> list[Weight]:
     """GLM-OCR's tower: no table of positions, and a projector as wide as the language model's layers.
 
     Source: transformers `modeling_glm_ocr.py`; vLLM 0.33 `glm_ocr.py`.

@@ -5,7 +5,7 @@ K3 adds a full-rank output gate, routed experts on a narrower width, and attenti
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from soong.models.config_json import Config
 
 Layers = tuple[int, ...]
+
+
+FAST_HEAD_DIM = 128
 
 
 def read(config: Config, prefix: str = "model") -> Architecture:
@@ -36,7 +39,7 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     body = f"{prefix}.layers.{{}}"
     weights = (
         _parts.embedding(f"{prefix}.embed_tokens", base.vocab_size, base.hidden_size),
-        *_delta_attention(f"{body}.self_attn", linear, base.hidden_size, layers=delta),
+        *delta_attention(f"{body}.self_attn", linear, base.hidden_size, layers=delta),
         *_mla.latent_attention(f"{body}.self_attn", sizes, layers=latent),
         *_latent_gate(f"{body}.self_attn.g_proj", config, sizes, latent),
         *_parts.gated_mlp(
@@ -63,7 +66,7 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     )
 
 
-def _delta_attention(prefix: str, linear: Config, hidden_size: int, *, layers: Layers) -> list[Weight]:
+def delta_attention(prefix: str, linear: Config, hidden_size: int, *, layers: Layers) -> list[Weight]:
     """KDA: q, k, v with short convolutions, a forget gate of low rank, an output gate of low or full rank.
 
     The engine keeps the convolutions in float32 (vLLM 0.33 `kda.py`), a few megabytes in all.
@@ -139,6 +142,12 @@ def _residuals(prefix: str, config: Config, hidden_size: int, layers: Layers) ->
     return weights
 
 
+def state_kind(linear: Config) -> Literal["kda", "kda-bounded"]:
+    """Which kernels may run it: vLLM 0.32 `models/kimi_k3/nvidia/kda.py` resolve_kda_prefill_backend."""
+    fast = linear.integer("head_dim", least=1) == FAST_HEAD_DIM
+    return "kda-bounded" if fast and linear.values.get("gate_lower_bound") is not None else "kda"
+
+
 def _caches(linear: Config, sizes: _mla.Latent, delta: int, latent: int) -> tuple[Cache, ...]:
     """KDA keeps its recurrent state in float32 by default (vLLM 0.33 `mamba_utils.py` `kda_state_dtype`)."""
     caches: list[Cache] = [_mla.latent_cache(sizes, latent)] if latent else []
@@ -149,5 +158,5 @@ def _caches(linear: Config, sizes: _mla.Latent, delta: int, latent: int) -> tupl
             StateTensor(name="conv", shape=(past, 3 * heads * dim), split=1),
             StateTensor(name="recurrent", shape=(heads, dim, dim), dtype="float32"),
         )
-        caches.append(StateCache(kind="kda", layers=delta, tensors=tensors))
+        caches.append(StateCache(kind=state_kind(linear), layers=delta, tensors=tensors))
     return tuple(caches)

@@ -42,6 +42,8 @@ def read(config: Config) -> Architecture:
     `modeling_internvl.py`; of their sharding and of the layers that are left out: vLLM `llava.py`,
     `mistral3.py`, `interns1.py`.
     """
+    if "text_config" not in config and config.text("model_type") == "llava":
+        return _first_llava(config)
     section = _multimodal.text_section(config)
     kind = config.text("model_type")
     default = "mistral" if kind == "mistral3" else "llama"
@@ -52,9 +54,37 @@ def read(config: Config) -> Architecture:
     return _multimodal.joined(config, text, weights, head="language_model.lm_head")
 
 
+def _first_llava(config: Config) -> Architecture:
+    """LLaVA as its authors publish it: the decoder's sizes at top level, the tower by its repository's name.
+
+    Source: SGLang 0.5.23 `models/llava.py`; the tower is CLIP ViT-L/14 at 336 pixels in all of LLaVA 1.5.
+    """
+    names = config.texts("architectures")
+    kind = next((word for word in ("qwen2", "mistral") if names and word[:4] in names[0].lower()), "llama")
+    text = _multimodal.read_text(config, config, prefix="model", model_type=kind)
+    vision = type(config)(
+        {
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "image_size": 336,
+            "patch_size": 14,
+        },
+        "vision_config",
+    )
+    weights = [
+        *tower("model.vision_tower.vision_tower", config, vision),
+        *_towers.two_linears(
+            "model.mm_projector", 1024, text.hidden_size, text.hidden_size, split=False, names=("0", "2")
+        ),
+    ]
+    return _multimodal.joined(config, text, weights)
+
+
 def _weights(config: Config, kind: str, text_size: int) -> list[Weight]:
     vision = config.section("vision_config")
-    if kind == "internvl":
+    if kind in {"internvl", "interns1"}:
         return _intern(config, vision, text_size)
     projector = "multi_modal_projector"
     width = vision.integer("hidden_size", default=1024, least=1)

@@ -99,6 +99,17 @@ FAMILIES: dict[str, tuple[Build, Mix]] = {
         Build(),
         Mix(path="block_sparse_moe", gate="router.layer", width=("intermediate_size",)),
     ),
+    "aria_text": (
+        Build(),
+        Mix(
+            gate="router",
+            names=("fc1_gate", "fc1_up", "fc2"),
+            count=("moe_num_experts",),
+            per_token=("moe_topk",),
+            width=("intermediate_size",),
+            shared_count="moe_num_shared_experts",
+        ),
+    ),
     "olmoe": (Build(head_norm="all"), Mix(width=("intermediate_size",))),
     "flex_olmo": (
         Build(head_norm="all", norms=("post_attention_layernorm", "post_feedforward_layernorm")),

@@ -43,6 +43,13 @@ def read(config: Config) -> Architecture:
     section = _multimodal.text_section(config)
     vision = config.section("vision_config")
     kind = config.text("model_type")
+    if (
+        kind == "opencua"
+    ):  # Qwen2.5-VL's tower before a Qwen2 with plain positions: vLLM 0.32 `models/opencua.py`
+        text = _multimodal.read_text(config, section, prefix="language_model.model", model_type="qwen2")
+        return _multimodal.joined(
+            config, text, tower_2_5("vision_tower", vision), head="language_model.lm_head"
+        )
     if kind in {"qwen2_vl", "qwen2_5_vl"}:
         text = _multimodal.read_text(config, section, prefix="model", model_type=kind)
         tower = tower_2 if kind == "qwen2_vl" else tower_2_5

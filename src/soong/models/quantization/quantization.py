@@ -42,6 +42,7 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         only_experts: the default is for routed experts alone.
         exactly: the names that the list spells in full, for engines that compare nothing else.
         assumed: the format was not read from a repository but assumed of a name such as "int4".
+        named: the files name the method as vLLM's loader looks for it; where they do not, it builds 16-bit layers.
     """
 
     method: str
@@ -56,6 +57,7 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     only_experts: bool = False
     exactly: frozenset[str] = frozenset()
     assumed: bool = False
+    named: bool = True
 
     @property
     def compute(self) -> Compute:

@@ -51,6 +51,7 @@ def read_quantization(config: Config, hf_quant: Config | None = None, *, dtype: 
         ConfigError: a number or list in it has a wrong type.
     """
     section = _section(config)
+    named = _is_named(config, hf_quant)
     if hf_quant is not None and (section is None or "quant_method" not in section):
         stated = hf_quant.section("quantization") if "quantization" in hf_quant else hf_quant
         section = Config({**stated.values, **(section.values if section else {})}, "quantization_config")
@@ -59,7 +60,26 @@ def read_quantization(config: Config, hf_quant: Config | None = None, *, dtype: 
     method = _method(section)
     read = _READERS.get(method, _other)
     found = read(section, method, dtype)
-    return _with_expert_dtype(found, config)
+    return msgspec.structs.replace(_with_expert_dtype(found, config), named=named)
+
+
+def _is_named(config: Config, hf_quant: Config | None) -> bool:
+    """Whether vLLM's loader sees a method: in `quantization_config`, else in hf_quant_config.json as a whole.
+
+    Source: vLLM 0.33 `transformers_utils/config.py` get_config, `model_arch_config_convertor.py`
+    _normalize_quantization_config: the method's own word, or ModelOpt as the producer of a `quantization` section.
+    """
+    place = next(
+        (place for place in (config, config.section("text_config")) if "quantization_config" in place), None
+    )
+    stated = place.section("quantization_config") if place is not None else hf_quant
+    if stated is None:
+        return "compression_config" in config
+    if stated.text("quant_method"):
+        return True
+    producer, inner = stated.values.get("producer"), stated.values.get("quantization")
+    by_modelopt = isinstance(producer, dict) and producer.get("name") == "modelopt"
+    return by_modelopt and isinstance(inner, dict) and bool(inner.get("quant_algo"))
 
 
 def unquantised(dtype: str) -> Quantization:

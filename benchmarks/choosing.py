@@ -1,0 +1,150 @@
+"""Does choosing pay, and how long does it take?
+
+Prints the two tables that docs/choosing.md quotes: what the choice costs for the models of the model page against two
+habits, and the time to place every model and format of the catalogue over 100,000 offers. Rerun: make bench
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import TYPE_CHECKING
+
+from soong.gpus.catalogue import all_gpus
+from soong.offers.offer import Offer
+from soong.offers.sources import offers_to_plan
+from soong.plan.everywhere import cheapest_machines, placed_everywhere
+from soong.plan.planner import make_plan
+from soong.plan.request import Request
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from soong.gpus.gpu import Gpu
+    from soong.plan.plan import Candidate, Plan
+
+MODELS = (
+    "llama-3.1-8b",
+    "qwen2.5-coder-32b-int4",
+    "qwen2.5-coder-32b",
+    "codellama-34b",
+    "deepseek-r1-70b",
+    "llama-3.1-70b",
+    "mistral-7b",
+)
+"""Those of the model page, in its order."""
+
+MANY = 100_000
+
+
+def main() -> None:
+    """Measure and print."""
+    _print_savings()
+    print()
+    _print_times()
+
+
+# ── what the choice costs ────────────────────────────────────────────────────────────────────────────
+
+
+def smallest_memory(plan: Plan) -> Candidate | None:
+    """The machine with the least memory in all that fits; of equals the cheapest."""
+    fitting = [one for one in plan.candidates if one.verdict == "fits" and one.offer]
+    return min(fitting, key=lambda one: (one.gpu.label_gb * one.gpu_count, _price(one)), default=None)
+
+
+def by_rule_of_thumb(plan: Plan) -> Candidate | None:
+    """The cheapest machine whose gigabytes hold the rule of thumb's, whatever an engine would say to it."""
+    holding = [
+        one
+        for one in plan.candidates
+        if plan.rule_of_thumb.with_headroom_gb <= one.gpu.label_gb * one.gpu_count
+    ]
+    return min(holding, key=_price, default=None)
+
+
+def _price(candidate: Candidate) -> float:
+    return candidate.offer.usd_per_hour if candidate.offer else float("inf")
+
+
+def _print_savings() -> None:
+    offers = offers_to_plan()
+    newest = max(offer.as_of for offer in offers)
+    print(f"Prices of {newest}, SGLang, each model's default context, dollars an hour")
+    columns = ("model", "soong", "smallest memory that fits", "rule of thumb")
+    print("| " + " | ".join(columns) + " |")
+    print("|---|---|---|---|")
+    for model in MODELS:
+        plan = make_plan(Request(model=model), offers=offers, allow_network=False)
+        ours = plan.chosen
+        cells = [_words(ours), _words(smallest_memory(plan), ours), _words(by_rule_of_thumb(plan), ours)]
+        print(f"| {model} | " + " | ".join(cells) + " |")
+
+
+def _words(candidate: Candidate | None, ours: Candidate | None = None) -> str:
+    """`gpu_1x_a10 1.29 (+18%)`, and the verdict where it is not that it fits."""
+    if candidate is None:
+        return "none"
+    line = f"{candidate.name} {_price(candidate):.2f}"
+    if ours is not None:
+        more = _price(candidate) / _price(ours) - 1
+        line += f" ({more:+.0%})" if more else " (same)"
+    return line if candidate.verdict == "fits" else f"{line}, {candidate.verdict}"
+
+
+# ── how long it takes ────────────────────────────────────────────────────────────────────────────────
+
+
+def synthetic_offers(count: int = MANY, seed: int = 1) -> tuple[Offer, ...]:
+    """Offers of every GPU that is known, in 40 clouds and regions, at prices around that of their memory."""
+    chance = random.Random(seed)  # noqa: S311 - prices, not secrets
+    gpus = all_gpus()
+
+    def price(gpu: Gpu, gpu_count: int) -> float:
+        return round(chance.uniform(0.5, 2) * gpu_count * gpu.memory_bytes / 40e9, 3)
+
+    def offer(place: int) -> Offer:
+        gpu, gpu_count = chance.choice(gpus), chance.choice((1, 2, 4, 8))
+        return Offer(
+            cloud=f"cloud-{place % 8}",
+            instance_type=f"type-{place}",
+            region=f"region-{place % 40}",
+            gpu=gpu.id,
+            gpu_count=gpu_count,
+            usd_per_hour=price(gpu, gpu_count),
+            as_of="2026-11-23",
+            source="made up",
+            launchable=place % 3 > 0,
+        )
+
+    return tuple(offer(place) for place in range(count))
+
+
+def seconds_of(work: Callable[[], object]) -> float:
+    """CPU seconds of one run."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def _print_times() -> None:
+    offers = synthetic_offers()
+    request = Request(model="")
+    machines = cheapest_machines(offers, request)
+    first = seconds_of(lambda: placed_everywhere(offers, request))
+    again = seconds_of(lambda: placed_everywhere(offers, request))
+    placed = placed_everywhere(offers, request)
+    print(
+        f"{len(offers):,} offers ({len(machines)} kinds of machine), {len(placed)} models and formats, one core:"
+    )
+    print(f"  {'every model placed, first time':44} {first:6.2f} s")
+    print(f"  {'every model placed, again':44} {again:6.2f} s")
+    print(f"  {'one plan over all offers, all rows':44} {seconds_of(lambda: _one_plan(offers)):6.2f} s")
+
+
+def _one_plan(offers: Sequence[Offer]) -> Plan:
+    return make_plan(Request(model="llama-3.1-8b"), offers=offers, allow_network=False)
+
+
+if __name__ == "__main__":
+    main()

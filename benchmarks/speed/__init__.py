@@ -1,0 +1,1 @@
+"""Published serving speeds against soong's: `python -m benchmarks.speed` prints how far they lie apart."""

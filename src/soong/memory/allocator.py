@@ -1,0 +1,70 @@
+"""What PyTorch's allocator takes from the driver for a model's tensors.
+
+vLLM prints what its tensors hold, SGLang by how much free memory fell, and free memory falls by whole segments: a
+small tensor shares one of 2 MiB with others, a middling one gets a corner of 20 MiB, a large one is rounded up. Source:
+PyTorch 2.13 `c10/cuda/CUDACachingAllocator.cpp` and `c10/core/AllocatorConfig.h`: kSmallSize, kSmallBuffer,
+kLargeBuffer, kMinLargeAlloc, kRoundLarge; get_free_block, should_split.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MIB = 1 << 20
+
+LARGE_BLOCK_BYTES, LARGE_STEP_BYTES, SPLIT_BYTES = 10 * MIB, 2 * MIB, MIB
+"""Tensors from 10 MiB on are asked for in steps of 2 MiB, and a rest of up to 1 MiB counts as used."""
+
+SMALL_SEGMENT_BYTES, MIDDLE_SEGMENT_BYTES = 2 * MIB, 20 * MIB
+"""Segments of tensors up to 1 MiB, and of those from there to 10 MiB."""
+
+BLOCK_BYTES = 512
+"""Every block is a multiple of it (kMinBlockSize)."""
+
+
+def rounding_bytes(size_bytes: int) -> int:
+    """What counts as used beside one tensor: the rest of its block, where that is too small to be split off."""
+    rest = -size_bytes % LARGE_STEP_BYTES if size_bytes >= LARGE_BLOCK_BYTES else 0
+    return rest if rest <= SPLIT_BYTES else 0
+
+
+def segments_bytes(tensors: Sequence[tuple[int, int]]) -> int:
+    """All segments that hold at least one tensor; segments that are empty again are given back.
+
+    Args:
+        tensors: the size of each tensor of a layer in bytes, and how many layers have it, in the order that a layer
+            allocates them.
+    """
+    small = sum(_up(size, BLOCK_BYTES) * layers for size, layers in tensors if size <= SPLIT_BYTES)
+    whole = sum(
+        _up(size, LARGE_STEP_BYTES) * layers for size, layers in tensors if size >= MIDDLE_SEGMENT_BYTES
+    )
+    shared = [(size, layers) for size, layers in tensors if SPLIT_BYTES < size < MIDDLE_SEGMENT_BYTES]
+    return _up(small, SMALL_SEGMENT_BYTES) + whole + _shared_segments(shared)
+
+
+def _shared_segments(tensors: Sequence[tuple[int, int]]) -> int:
+    """Segments of tensors that find room beside others: each takes the smallest free block that holds it."""
+    total, free = 0, list[int]()
+    for layer in range(max((layers for _, layers in tensors), default=0)):
+        for exact, layers in tensors:
+            if layer >= layers:
+                continue
+            size = _up(exact, BLOCK_BYTES)
+            place = bisect_left(free, size)
+            if place < len(free):
+                block = free.pop(place)
+            else:
+                block = MIDDLE_SEGMENT_BYTES if size < LARGE_BLOCK_BYTES else _up(size, LARGE_STEP_BYTES)
+                total += block
+            if block - size > SPLIT_BYTES:
+                insort(free, block - size)
+    return total
+
+
+def _up(number: int, step: int) -> int:
+    return -(-number // step) * step

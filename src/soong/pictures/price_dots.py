@@ -1,0 +1,122 @@
+"""Price against speed: every machine that serves the model, and the front of those that no other beats in both."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from soong.errors import NothingFitsError
+from soong.pictures.subject import machine_name
+
+if TYPE_CHECKING:
+    from soong.plan.plan import Candidate, Plan
+    from soong.speed.throughput import Load
+
+
+class Dot(msgspec.Struct, frozen=True, kw_only=True):
+    """One machine.
+
+    Attributes:
+        name: `1× A10, lambda`, with the cloud where there are several. usd_per_hour: of the whole machine.
+        tokens_per_second: output tokens of all users together; low and high: the range it is expected in.
+        per_user_tokens_per_second: what one of them sees. sequences: at once.
+        usd_per_million: output tokens. on_front: none is both as cheap and as fast. chosen: the recommended one.
+        launchable: soong rents it itself; else it is a price only.
+    """
+
+    name: str
+    usd_per_hour: float
+    tokens_per_second: float
+    low: float
+    high: float
+    per_user_tokens_per_second: float
+    sequences: int
+    usd_per_million: float
+    on_front: bool
+    chosen: bool
+    launchable: bool
+
+
+class SpeedView(msgspec.Struct, frozen=True, kw_only=True):
+    """The dots, cheapest first, what their speed is for, and what it rests on."""
+
+    dots: tuple[Dot, ...]
+    load: str
+    basis: str
+
+    @property
+    def note(self) -> str:
+        """For the foot of the picture: what the speeds rest on."""
+        return f"Speeds: {self.basis}"
+
+    @property
+    def front(self) -> tuple[Dot, ...]:
+        """Those that no other beats, cheapest first."""
+        return tuple(dot for dot in self.dots if dot.on_front)
+
+
+def speed_view(plan: Plan) -> SpeedView:
+    """The price-against-speed picture of a plan.
+
+    Raises:
+        NothingFitsError: no machine has both a price and a known speed.
+    """
+    shown = [
+        (index, one)
+        for index, one in enumerate(plan.candidates)
+        if one.starts and one.offer is not None and one.offer.usd_per_hour > 0 and one.throughput is not None
+    ]
+    if not shown:
+        raise NothingFitsError(
+            f"there is no machine with a price and a known speed for {plan.model.id}",
+            hints=(
+                f"soong plan {plan.request.model}",
+                f"soong plan {plan.request.model} --plot --picture memory",
+            ),
+        )
+    front = set(plan.front)
+    several = len({one.offer.cloud for _, one in shown if one.offer}) > 1
+    dots = [
+        _dot(one, several=several, on_front=index in front, chosen=one is plan.chosen) for index, one in shown
+    ]
+    bases = dict.fromkeys(one.throughput.basis for _, one in shown if one.throughput)
+    return SpeedView(
+        dots=tuple(sorted(dict.fromkeys(dots), key=lambda dot: (dot.usd_per_hour, -dot.tokens_per_second))),
+        load=_load_words(
+            plan.load, searched=plan.request.searches_batch, target=plan.request.target_tokens_per_second
+        ),
+        basis=next(iter(bases))
+        if len(bases) == 1
+        else "a roofline of each GPU; --json tells what each speed rests on",
+    )
+
+
+def _dot(candidate: Candidate, *, several: bool, on_front: bool, chosen: bool) -> Dot:
+    speed, offer = candidate.throughput, candidate.offer
+    assert speed is not None  # noqa: S101 - chosen so by `speed_view`
+    assert offer is not None  # noqa: S101 - the same
+    total = speed.decode_tokens_per_second
+    return Dot(
+        name=machine_name(candidate, with_cloud=several),
+        usd_per_hour=offer.usd_per_hour,
+        tokens_per_second=total,
+        low=total * speed.low_factor,
+        high=total * speed.high_factor,
+        per_user_tokens_per_second=speed.decode_tokens_per_second_per_user,
+        sequences=speed.load.sequences,
+        usd_per_million=candidate.usd_per_million_output_tokens or offer.usd_per_hour / (total * 3600) * 1e6,
+        on_front=on_front,
+        chosen=chosen,
+        launchable=candidate.launchable,
+    )
+
+
+def _load_words(load: Load, *, searched: bool, target: float | None) -> str:
+    """What the speeds are for: `one sequence, 1,024 tokens in and 1,024 out`."""
+    lengths = f"{load.input_tokens:,} tokens in and {load.output_tokens:,} out"
+    if not searched:
+        many = "one sequence" if load.sequences == 1 else f"{load.sequences} sequences at once"
+        return f"{many}, {lengths}"
+    at_least = f", at least {target:g} tokens/s for each user" if target is not None else ""
+    return f"the largest batch that fits{at_least}, {lengths}"
