@@ -43,7 +43,7 @@ _TOKEN_UNITS = {"": 0, "k": 1, "m": 2}
 _HOURS_PER = {"d": 24.0, "h": 1.0, "m": 1 / 60, "min": 1 / 60}
 
 _NUMBER = r"[0-9]+(?:[,_][0-9]{3})*(?:\.[0-9]+)?|\.[0-9]+"
-_QUANTITY = re.compile(rf"({_NUMBER})\s*([a-zA-Z]*)", re.ASCII)
+_QUANTITY = rf"(?a)({_NUMBER})\s*([a-zA-Z]*)"
 _LONGEST = 40
 """Longer text is no number that a person meant."""
 
@@ -105,7 +105,7 @@ def parse_hours(text: str | float, *, what: str = "hours") -> Hours:
         UsageError: the text is no span, or it is zero, negative or over a year.
     """
     written = _written(text, what, HOURS_FORMS)
-    parts = list(_QUANTITY.finditer(written))
+    parts = list(re.finditer(_QUANTITY, written))
     if not parts or "".join(part[0] for part in parts) != written.replace(" ", ""):
         raise _refused(text, what, HOURS_FORMS)
     if len(parts) == 1 and not parts[0][2]:
@@ -171,7 +171,7 @@ def format_hours(hours: float) -> str:
 
 
 def _split(text: str | float, what: str, forms: str) -> tuple[float, str]:
-    found = _QUANTITY.fullmatch(_written(text, what, forms))
+    found = re.fullmatch(_QUANTITY, _written(text, what, forms))
     if found is None:
         raise _refused(text, what, forms)
     return _number(found[1]), found[2]

@@ -21,7 +21,7 @@ WIDTH_WITHOUT_TERMINAL = 120
 LEAST_COLUMN = 8
 """No column is squeezed below this."""
 
-_STYLED = re.compile(r"\x1b\[[0-9;]*m")
+_STYLED = r"\x1b\[[0-9;]*m"
 
 
 def style(text: str, name: str) -> str:
@@ -33,7 +33,7 @@ def style(text: str, name: str) -> str:
 
 def width(text: str) -> int:
     """The columns that a line takes on a terminal; wide characters take two, styles and combining marks none."""
-    plain = _STYLED.sub("", text) if "\x1b" in text else text
+    plain = re.sub(_STYLED, "", text) if "\x1b" in text else text
     if plain.isascii():
         return len(plain)
     from unicodedata import combining, east_asian_width

@@ -25,10 +25,11 @@ ADORNMENTS = frozenset({
 })  # fmt: skip
 """Words that do not tell one row of the table from another. Laptop cards are other chips, so `laptop` is not here."""
 
-_COUNT = re.compile(r"^\s*\d{1,2}\s*[x×*]\s*(?=\D)", re.IGNORECASE)
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*gi?b\b", re.IGNORECASE)
-_MIG_SLICE = re.compile(r"\b\d+g\.\d+gb\b", re.IGNORECASE)
-_PART = re.compile(r"[a-z0-9]+")
+_COUNT = r"(?i)^\s*\d{1,2}\s*[x×*]\s*(?=\D)"
+_SIZE = r"(?i)(\d+(?:\.\d+)?)\s*gi?b\b"
+_MIG_SLICE = r"(?i)\b\d+g\.\d+gb\b"
+_PART = r"[a-z0-9]+"
+"""Not compiled before they are needed: most commands name no GPU."""
 
 LABEL_TOLERANCE = 0.15
 """Shops round differently: a B200 is sold as 180 and as 192 GB, an RTX PRO 6000 as 96 GB and shown as 95 GiB."""
@@ -49,9 +50,9 @@ class Words(msgspec.Struct, frozen=True):
 @lru_cache(maxsize=1024)
 def read_words(name: str) -> Words:
     """The parts of a name; an empty chip where nothing but adornment is left."""
-    text = _MIG_SLICE.sub(" ", _COUNT.sub("", name.lower()))
-    size = _SIZE.search(text)
-    parts = _PART.findall(_SIZE.sub(" ", text))
+    text = re.sub(_MIG_SLICE, " ", re.sub(_COUNT, "", name.lower()))
+    size = re.search(_SIZE, text)
+    parts = re.findall(_PART, re.sub(_SIZE, " ", text))
     socket = next((SOCKETS[part] for part in parts if part in SOCKETS), "")
     chip = "".join(part for part in parts if part not in SOCKETS and part not in ADORNMENTS)
     return Words(chip, socket, float(size[1]) if size else None)

@@ -595,7 +595,7 @@ def _read(
 ) -> ResolvedModel:
     """The value from a config and, where they could be read, the headers of the weights."""
     architecture, unknown = _architecture(config)
-    if architecture is not None and _EMBEDDER.search(facts.id):
+    if architecture is not None and re.search(_EMBEDDER, facts.id):
         architecture = without_head(architecture)
     storage = _storage(config, hf_quant, architecture, facts, tensors)
     size_bytes = facts.weights_bytes
@@ -654,7 +654,7 @@ def _wanted_storage(
     return storage, gguf_mixture.file_bytes(architecture, storage)
 
 
-_EMBEDDER = re.compile(r"(?<![a-z])embed(ding|dings|der)?(?![a-z])", re.IGNORECASE)
+_EMBEDDER = r"(?i)(?<![a-z])embed(ding|dings|der)?(?![a-z])"
 """Names of models that turn text into vectors; their configs are those of the chat model they grew from."""
 
 

@@ -37,7 +37,7 @@ LONGEST_PATTERN = 400
 _NUMBER = re.compile(r"((?:[^.]*\.)*?)([0-9]{1,6})(\..*)$")
 """A name with a number as one of its parts: what stands before it, the number, and the rest."""
 
-_LAYERED = re.compile(r"[0-9]|\\d(?!\+)|\[\^?\\d")
+_LAYERED = r"[0-9]|\\d(?!\+)|\[\^?\\d"
 
 
 def canonical(name: str) -> str:
@@ -69,7 +69,7 @@ class Names:
         for entry in entries:
             if entry.startswith("re:"):
                 pattern = entry[3:]
-                (per_layer if _LAYERED.search(pattern) else everywhere).append(pattern)
+                (per_layer if re.search(_LAYERED, pattern) else everywhere).append(pattern)
             else:
                 _sort_entry(entry, templates, everywhere, per_layer)
         self._templates = templates

@@ -23,10 +23,10 @@ DTYPE_LABELS = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}
 
 SECTIONS = ("quantization_config", "compression_config", "quantization")
 
-_LATER_EXPERT = re.compile(r"\.experts\.[1-9]")
+_LATER_EXPERT = r"\.experts\.[1-9]"
 """All experts of a layer are stored alike: the first speaks for them."""
 
-_SPECIAL = re.compile(r"[*+?^$()\[\]{}|\\]")
+_SPECIAL = r"[*+?^$()\[\]{}|\\]"
 """A name with one of these is a pattern to AutoRound."""
 
 FP8_TENSOR = Format(kind="fp8_tensor", bits=8, label="FP8", scale_bytes=4)
@@ -236,7 +236,7 @@ def _auto_round(section: Config, method: str, dtype: str) -> Quantization:
     extra = section.section("extra_config")
     for name, own in extra.values.items():
         if isinstance(own, dict):
-            spelled = f"re:.*(?:{name})" if _SPECIAL.search(name) else name
+            spelled = f"re:.*(?:{name})" if re.search(_SPECIAL, name) else name
             by_form.setdefault(_changed(default, extra.section(name)), []).append(spelled)
     return Quantization(
         method=method,
@@ -400,7 +400,7 @@ def _quantized_layer_rules(section: Config) -> tuple[Rule, ...]:
     by_form: dict[Format, list[str]] = {}
     known: dict[tuple[str, int], Format | None] = {}
     for name, own in stated.values.items():
-        if not isinstance(own, dict) or _LATER_EXPERT.search(name):
+        if not isinstance(own, dict) or re.search(_LATER_EXPERT, name):
             continue
         group = own.get("group_size", 16)
         algorithm, group = str(own.get("quant_algo")), group if isinstance(group, int) else 16
