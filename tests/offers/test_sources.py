@@ -235,6 +235,14 @@ class TestHowTheyAreShownToAPlan:
         own(sealed)
         assert sources.offers_to_plan("all") is not second
 
+    @pytest.mark.parametrize("room", range(3))
+    def test_the_same_tuple_when_the_store_is_full(self, room: int) -> None:
+        sources._made.clear()
+        sources._made.update({("other", n): ((), ()) for n in range(sources.MOST_REMEMBERED - room)})
+        first = sources.offers_to_plan("all")
+        assert sources.offers_to_plan("all") is first
+        assert len(sources._made) <= sources.MOST_REMEMBERED
+
     def test_a_batch_sees_one_state(self) -> None:
         with tables.held():
             first = sources.offers_to_plan("runpod")

@@ -240,7 +240,7 @@ def _remembered(
     found = _made.get(key)
     if found is not None and found[0] is source:
         return found[1]
-    if len(_made) >= MOST_REMEMBERED:
-        _made.clear()
+    while len(_made) >= MOST_REMEMBERED:
+        del _made[next(iter(_made))]  # the oldest, so that what this plan has just been made of stays
     _made[key] = (source, tuple(make()))
     return _made[key][1]
