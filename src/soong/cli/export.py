@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from soong.cli import output
+from soong.cli import output, plan_options
 from soong.cli.exit_codes import ExitCode
 from soong.errors import SoongError, UsageError
 
@@ -34,33 +34,18 @@ Examples:
 @click.command("export", epilog=EPILOG)
 @click.argument("tool", metavar="FORMAT", required=False)
 @click.argument("model", required=False)
-@click.option("--context", help="Longest sequence in tokens, prompt and answer: 8192, 32k.")
-@click.option("--sequences", help="How many such sequences at once.")
-@click.option("--quantization", help="Which of the model's formats: bf16, fp8, int4, ...")
-@click.option("--engine", help="sglang (the default), vllm or llama.cpp.")
+@plan_options.workload
 @click.option("--engine-version", help="Of those whose container image is known.")
-@click.option("--kv-dtype", help="Type of the KV cache: auto, bfloat16, float16, fp8.")
-@click.option("--gpu", help="One GPU (h100-80gb-sxm5) or a cloud's type (gpu_1x_a6000).")
-@click.option("--gpu-memory", help="Its memory, in place of what soong knows: 79.19GiB.")
+@plan_options.machine
 @click.option("--gpu-count", help="How many GPUs one replica has, on one machine or several.")
-@click.option("--tensor-parallel", help="How many GPUs share each layer.")
-@click.option("--pipeline-parallel", help="How many groups of GPUs share the layers.")
-@click.option("--memory-fraction", help="gpu_memory_utilization or mem_fraction_static: 0.9.")
-@click.option("--kv-cache-memory", help="Fix the KV pool per GPU: 10GiB.")
-@click.option("--max-num-seqs", help="Most sequences the engine runs together.")
-@click.option("--max-num-batched-tokens", help="Most tokens of one forward pass.")
-@click.option("--enforce-eager", is_flag=True, default=None, help="No CUDA graphs.")
+@plan_options.engine_flags
 @click.option("--cloud", help="Only this cloud, and the file asks for no other; or the prices of `all`.")
 @click.option("--region", help="Only this region.")
 @click.option("--max-price", help="Only machines up to this many dollars an hour; the file says so too.")
 @click.option(
     "--spot", is_flag=True, default=None, help="Spot machines too: they may be taken away at any moment."
 )
-@click.option("--input-tokens", help="Length of a usual prompt, for speed alone.")
-@click.option("--output-tokens", help="Length of a usual answer, for speed alone.")
-@click.option("--target", help="Tokens a second that each user must at least see.")
-@click.option("--rank", help="Choose by price (the default), cost-per-token or time.")
-@click.option("--job-tokens", help="Output tokens of the job that `--rank time` is about.")
+@plan_options.load
 @click.option("--replicas", default="1", show_default=True, help="How many engines, each with its own GPUs.")
 @click.option("--gpus-per-machine", help="How many GPUs one machine has at most; else what the GPU comes in.")
 @click.option("--hours", help="When it ends: 4 (the default), 90m, 1h30m.")

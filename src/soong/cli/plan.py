@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from soong.cli import output
+from soong.cli import output, plan_options
 from soong.cli.exit_codes import ExitCode
 from soong.errors import UsageError
 
@@ -32,22 +32,11 @@ Examples:
 
 @click.command("plan", epilog=EPILOG)
 @click.argument("model", required=False)
-@click.option("--context", help="Longest sequence in tokens, prompt and answer: 8192, 32k.")
-@click.option("--sequences", help="How many such sequences at once.")
-@click.option("--quantization", help="Which of the model's formats: bf16, fp8, int4, ...")
-@click.option("--engine", help="sglang (the default), vllm or llama.cpp.")
+@plan_options.workload
 @click.option("--engine-version", help="Follow the rules of this version: 0.19.0.")
-@click.option("--kv-dtype", help="Type of the KV cache: auto, bfloat16, float16, fp8.")
-@click.option("--gpu", help="One GPU (h100-80gb-sxm5) or a cloud's type (gpu_1x_a6000).")
-@click.option("--gpu-memory", help="Its memory, in place of what soong knows: 79.19GiB.")
+@plan_options.machine
 @click.option("--gpu-count", help="How many GPUs the machine has.")
-@click.option("--tensor-parallel", help="How many GPUs share each layer.")
-@click.option("--pipeline-parallel", help="How many groups of GPUs share the layers.")
-@click.option("--memory-fraction", help="gpu_memory_utilization or mem_fraction_static: 0.9.")
-@click.option("--kv-cache-memory", help="Fix the KV pool per GPU: 10GiB.")
-@click.option("--max-num-seqs", help="Most sequences the engine runs together.")
-@click.option("--max-num-batched-tokens", help="Most tokens of one forward pass.")
-@click.option("--enforce-eager", is_flag=True, default=None, help="No CUDA graphs.")
+@plan_options.engine_flags
 @click.option("--cloud", help="Only this cloud's offers, or those of `all`; else of Lambda, and your own.")
 @click.option("--region", help="Only this region's offers.")
 @click.option("--max-price", help="Only offers up to this many dollars an hour.")
@@ -55,11 +44,7 @@ Examples:
     "--spot", is_flag=True, default=None, help="Spot offers too: they may be taken away at any moment."
 )
 @click.option("--hours", help="Show the cost of this many hours.")
-@click.option("--input-tokens", help="Length of a usual prompt, for the speed: 4000.")
-@click.option("--output-tokens", help="Length of a usual answer, for the speed: 500.")
-@click.option("--target", help="Tokens a second that each user must see: 40.")
-@click.option("--rank", help="Choose by price an hour (the default), cost-per-token or time.")
-@click.option("--job-tokens", help="Output tokens of a job, for its time and cost: 10M (1M where unsaid).")
+@plan_options.load
 @click.option("--search", is_flag=True, help="Look for what is cheaper: other formats, KV types, contexts.")
 @click.option("--all", "show_all", is_flag=True, help="Show every machine, dominated ones too.")
 @click.option("--plot", is_flag=True, help="Plots: memory against context, price against speed.")

@@ -15,6 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from soong.connect.supervised import is_held
 from soong.errors import RemoteError
 from soong.settings import paths
 
@@ -117,7 +118,7 @@ def sandbox_folder() -> Path:
 def find(folder: Path | None = None) -> Running | None:
     """The server that runs now, or None."""
     files = Files(folder or sandbox_folder())
-    if not _is_held(files.lock):
+    if not is_held(files.lock):
         return None
     try:
         found = json.loads(files.server.read_bytes())
@@ -146,7 +147,7 @@ def start(folder: Path | None = None, *, speed: float | None = None) -> Running:
         running = find(files.folder)
         if running is not None:
             return running
-        if server.poll() is not None and not _is_held(files.lock):
+        if server.poll() is not None and not is_held(files.lock):
             break
         time.sleep(POLL_SECONDS)
     raise RemoteError(
@@ -172,7 +173,7 @@ def stop(folder: Path | None = None) -> bool:
         if running is not None:
             _tell_to_stop(running)
             last = running
-        if not _is_held(files.lock):
+        if not is_held(files.lock):
             return True
         time.sleep(POLL_SECONDS)
         running = find(files.folder)
@@ -228,25 +229,10 @@ def _tell_to_stop(running: Running) -> None:
         return
 
 
-def _is_held(path: Path) -> bool:
-    try:
-        descriptor = os.open(path, os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    else:
-        return False
-    finally:
-        os.close(descriptor)
-
-
 def _spawn(files: Files, speed: float | None) -> subprocess.Popen[bytes]:
     import subprocess
 
-    command = [sys.executable, "-m", "soong.clouds.sandbox.server", str(files.folder)]
+    command = [sys.executable, "-P", "-m", "soong.clouds.sandbox.server", str(files.folder)]
     environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     with files.log.open("ab") as log:
         server = subprocess.Popen(  # noqa: S603 - our own interpreter and module

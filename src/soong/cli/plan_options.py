@@ -1,0 +1,59 @@
+"""The options that every command which plans takes in the same words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Command = TypeVar("Command", bound="Callable[..., Any]")
+
+_WORKLOAD = (
+    click.option("--context", help="Longest sequence in tokens, prompt and answer: 8192, 32k."),
+    click.option("--sequences", help="How many such sequences at once."),
+    click.option("--quantization", help="Which of the model's formats: bf16, fp8, int4, ..."),
+    click.option("--engine", help="sglang (the default), vllm or llama.cpp."),
+)
+
+_MACHINE = (
+    click.option("--kv-dtype", help="Type of the KV cache: auto, bfloat16, float16, fp8."),
+    click.option("--gpu", help="One GPU (h100-80gb-sxm5) or a cloud's type (gpu_1x_a6000)."),
+    click.option("--gpu-memory", help="Its memory, in place of what soong knows: 79.19GiB."),
+)
+
+_ENGINE_FLAGS = (
+    click.option("--tensor-parallel", help="How many GPUs share each layer."),
+    click.option("--pipeline-parallel", help="How many groups of GPUs share the layers."),
+    click.option("--memory-fraction", help="gpu_memory_utilization or mem_fraction_static: 0.9."),
+    click.option("--kv-cache-memory", help="Fix the KV pool per GPU: 10GiB."),
+    click.option("--max-num-seqs", help="Most sequences the engine runs together."),
+    click.option("--max-num-batched-tokens", help="Most tokens of one forward pass."),
+    click.option("--enforce-eager", is_flag=True, default=None, help="No CUDA graphs."),
+)
+
+_LOAD = (
+    click.option("--input-tokens", help="Length of a usual prompt, for the speed: 4000."),
+    click.option("--output-tokens", help="Length of a usual answer, for the speed: 500."),
+    click.option("--target", help="Tokens a second that each user must see: 40."),
+    click.option("--rank", help="Choose by price an hour (the default), cost-per-token or time."),
+    click.option(
+        "--job-tokens", help="Output tokens of a job, for its time and cost: 10M (1M where unsaid)."
+    ),
+)
+
+
+def _all(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Command], Command]:
+    """One decorator for several, in the order of the help."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+workload, machine, engine_flags, load = _all(_WORKLOAD), _all(_MACHINE), _all(_ENGINE_FLAGS), _all(_LOAD)
