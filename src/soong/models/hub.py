@@ -270,12 +270,12 @@ class _Visit:
         from queue import Empty, SimpleQueue
         from threading import Thread
 
-        todo: SimpleQueue[int] = SimpleQueue()
+        waiting: SimpleQueue[int] = SimpleQueue()
         done: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
         for number in range(len(tasks)):
-            todo.put(number)
+            waiting.put(number)
         for _ in range(min(self.limits.workers, len(tasks))):
-            Thread(target=self._work, args=(tasks, todo, done), daemon=True).start()
+            Thread(target=self._work, args=(tasks, waiting, done), daemon=True).start()
         results: list[Any] = [None] * len(tasks)
         for count in range(1, len(tasks) + 1):
             try:
@@ -289,12 +289,12 @@ class _Visit:
                 progress(count, len(tasks))
         return results
 
-    def _work(self, tasks: Sequence[Callable[[], Any]], todo: Any, done: Any) -> None:
+    def _work(self, tasks: Sequence[Callable[[], Any]], waiting: Any, done: Any) -> None:
         from queue import Empty
 
         while not self.closed:
             try:
-                number = todo.get_nowait()
+                number = waiting.get_nowait()
             except Empty:
                 return
             try:

@@ -39,6 +39,22 @@ def read(config: Config) -> Architecture:
     return _multimodal.joined(config, text, _tower("model.visual", vision))
 
 
+def _block(*, qkv_bias: bool, bias: bool) -> _towers.Layer:
+    """A layer of both towers. bias: of the projections after attention and of the MLP."""
+    return _towers.Layer(
+        attention="attn.",
+        qkv=("qkv",),
+        out="proj",
+        up=("gate_proj", "up_proj"),
+        down="down_proj",
+        norms=("norm1", "norm2"),
+        qkv_bias=qkv_bias,
+        out_bias=bias,
+        mlp_bias=bias,
+        norm_bias=False,
+    )
+
+
 def _tower(prefix: str, vision: Config) -> list[Weight]:
     """Defaults of transformers `Glm4vVisionConfig`; its `intermediate_size` is the projector's."""
     hidden = vision.integer("hidden_size", default=1536, least=1)
@@ -46,18 +62,7 @@ def _tower(prefix: str, vision: Config) -> list[Weight]:
     wide = vision.integer("intermediate_size", default=13696, least=1)
     merge = vision.integer("spatial_merge_size", default=2, least=1)
     bias = vision.flag("attention_bias", default=False)
-    layer = _towers.Layer(
-        attention="attn.",
-        qkv=("qkv",),
-        out="proj",
-        up=("gate_proj", "up_proj"),
-        down="down_proj",
-        norms=("norm1", "norm2"),
-        qkv_bias=bias,
-        out_bias=False,
-        mlp_bias=False,
-        norm_bias=False,
-    )
+    layer = _block(qkv_bias=bias, bias=False)
     size = _towers.Sizes(hidden=hidden, inner=out, depth=_towers.depth(vision, "depth", default=24))
     projector = _towers.Sizes(hidden=out, inner=wide, depth=1, part="projector")
     return [
@@ -87,18 +92,7 @@ def reader_tower(prefix: str, vision: Config, section: Config) -> list[Weight]:
     merge = vision.integer("spatial_merge_size", default=2, least=1)
     heads = vision.integer("num_heads", default=16, least=1)
     bias = vision.flag("attention_bias", default=True)
-    layer = _towers.Layer(
-        attention="attn.",
-        qkv=("qkv",),
-        out="proj",
-        up=("gate_proj", "up_proj"),
-        down="down_proj",
-        norms=("norm1", "norm2"),
-        qkv_bias=bias,
-        out_bias=bias,
-        mlp_bias=bias,
-        norm_bias=False,
-    )
+    layer = _block(qkv_bias=bias, bias=bias)
     size = _towers.Sizes(hidden=hidden, inner=inner, depth=_towers.depth(vision, "depth", default=24))
     projector = _towers.Sizes(hidden=out, inner=wide, depth=1, part="projector")
     layers = tuple(range(size.depth))
