@@ -52,7 +52,7 @@ e2e: setup parsers  ## whole journeys through a real engine, router and other to
 	SOONG_E2E_BUILD=$(E2E_BUILD) $(BIN)/python -m tests.e2e.environment "$(E2E)"
 	SOONG_E2E_FOLDER="$(E2E)" SOONG_PARSERS="$(PARSERS)" SOONG_E2E_BUILD=$(E2E_BUILD) $(BIN)/python -m pytest -q $(PYTEST) -m real
 
-check: setup  ## style, types, import directions, freshness of the compiled tables and of the tables in the docs
+check: setup  ## style, types, import directions, freshness of the compiled tables and of the tables and pictures in the docs
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/mypy
@@ -61,6 +61,7 @@ check: setup  ## style, types, import directions, freshness of the compiled tabl
 	$(BIN)/python -m soong.plan.listing --check
 	$(BIN)/python -m benchmarks.accuracy --check
 	$(BIN)/python -m benchmarks.speed --check
+	$(BIN)/python docs/picture.py --check
 
 bench: setup  ## the tables that the docs quote
 	$(BIN)/python benchmarks/startup.py
@@ -77,7 +78,7 @@ tables: setup  ## compile src/soong/data/*.toml after editing them
 	$(BIN)/python -m soong.tables
 	$(BIN)/python -m soong.plan.listing
 
-picture: setup  ## the README's picture, from a real screen
+picture: setup  ## the pictures of README and docs, from real commands
 	$(BIN)/python docs/picture.py
 
 clean:

@@ -51,6 +51,13 @@ def test_no_heavy_library_is_loaded(words: list[str]) -> None:
     assert ended.stderr.strip() == ""
 
 
+@pytest.mark.parametrize("words", [["models"], ["plan", "llama-3.1-8b"]], ids=" ".join)
+def test_msgspec_takes_what_typing_has(words: list[str]) -> None:
+    script = IN_PROCESS.format(words=words, heavy=("typing_extensions",))
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ended.stderr.strip() == ""
+
+
 def _cpu_seconds(code: str, environment: dict[str, str]) -> float:
     """What one Python process works, in CPU seconds: waiting for a busy machine does not count."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -27,6 +27,7 @@ FLAGS = {
     "enforce_eager": "enforce_eager",
     "disable_cuda_graph": "enforce_eager",
     "kv_cache_dtype": "kv_dtype",
+    "enable_expert_parallel": "expert_parallel",
 }
 """An engine's flag to the option of `soong plan` that means the same."""
 
@@ -89,7 +90,9 @@ def _default_fraction(plan: Plan) -> float | None:
     footprint = candidate.footprint
     if served is None or footprint is None:
         return None
-    settings = settings_for(plan.request, plan.model, candidate.tensor_parallel)
+    settings = settings_for(
+        plan.request, plan.model, candidate.tensor_parallel, expert_parallel=candidate.expert_parallel
+    )
     default = engines.footprint(served, candidate.gpu, plan.workload, settings).memory_fraction
     return default if default != footprint.memory_fraction else None
 

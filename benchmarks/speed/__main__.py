@@ -16,7 +16,6 @@ from soong.speed.efficiency import Efficiencies
 
 if TYPE_CHECKING:
     from benchmarks.speed.cases import Case, LeftOut
-    from benchmarks.speed.measuring import Result
 
 PAGE = Path(__file__).parents[2] / "docs" / "throughput.md"
 BEGIN, END = "<!-- bench: {} -->", "<!-- end -->"
@@ -35,8 +34,15 @@ def main() -> int:
     if options.rows:
         print(tables.as_text(tables.every(known if options.known else unseen)))
         return 0
-    steady = writing.unseen(fitted, priors, found, steady=True)
-    blocks = blocks_of(known, unseen, steady, results_of(found, Efficiencies(priors)), found, left)
+    compared = tables.Compared(
+        unseen=unseen,
+        steady=writing.unseen(fitted, priors, found, steady=True),
+        gpu=writing.unseen(fitted, priors, found, together=writing.by_gpu),
+        source=writing.unseen(fitted, priors, found, together=writing.by_source),
+        before=results_of(found, Efficiencies(priors)),
+        known=known,
+    )
+    blocks = blocks_of(compared, found, left)
     if options.write or options.check:
         return _page(blocks, write=options.write)
     print("\n\n".join("\n\n".join(map(tables.as_text, block)) for block in blocks.values()))
@@ -58,19 +64,15 @@ def _options() -> argparse.Namespace:
 
 
 def blocks_of(
-    known: list[Result],
-    unseen: list[Result],
-    steady: list[Result],
-    before: list[Result],
-    found: list[Case],
-    left: list[LeftOut],
+    compared: tables.Compared, found: list[Case], left: list[LeftOut]
 ) -> dict[str, list[tables.Table]]:
     """The tables by the name of their place on the page."""
+    unseen = compared.unseen
     reasons = tomllib.loads((PUBLISHED / "why.toml").read_text())
     return {
         "summary": [
-            tables.summary(known, unseen, steady, before),
-            tables.order(known, unseen),
+            tables.summary(compared),
+            tables.order(compared.known, unseen),
             tables.first_tokens(found),
         ],
         "groups": [

@@ -33,7 +33,8 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
         takes. kv_dtype: of the cache, where the repository that was served asks for another than ours of the format.
     input_tokens, output_tokens: of each request, means where they differ. sequences: absent: as many as fit.
     output_tokens_per_second: of all users. tokens_per_second_per_user: 1 / time per output token.
-    note: how the row was read. unscored: why nobody can be held to it.
+    note: how the row was read. unscored: why nobody can be held to it. doubt: what on its own page belies the GPU that
+        it names; such a run counts, and the tables also say how the others fare.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True):
     ttft_ms: float | None = None
     note: str = ""
     unscored: str = ""
+    doubt: str = ""
 
     @property
     def family(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import exp, log
+from math import log
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -48,14 +48,15 @@ class Result(msgspec.Struct, frozen=True):
         return log(self.ratio)
 
 
-def load_of(case: Case) -> Load:
-    """The load that a run was measured under, of one replica."""
+def load_of(case: Case, *, steady: bool = False) -> Load:
+    """The load that a run was measured under, of one replica; `steady`: a burst as if it never ended."""
     run = case.run
-    sequences = run.sequences or QUEUED_SEQUENCES
+    sequences = max(1, (run.sequences or QUEUED_SEQUENCES) // case.replicas)
     return Load(
         input_tokens=run.input_tokens,
         output_tokens=run.output_tokens,
-        sequences=max(1, sequences // case.replicas),
+        sequences=sequences,
+        requests=sequences if run.load == "burst" and not steady else 0,
     )
 
 
@@ -64,7 +65,7 @@ def predict(case: Case, efficiencies: Efficiencies | None = None, *, steady: boo
 
     Args:
         case: the run. efficiencies: a table of one's own; None for the packaged one.
-        steady: take a burst for a steady load, as `soong plan` does, which cannot know of one.
+        steady: take a burst for a steady load, as `soong plan` does where nobody says `--requests`.
     """
     prepared = roofline.prepared_with(
         efficiencies or packaged_efficiencies(),
@@ -75,32 +76,17 @@ def predict(case: Case, efficiencies: Efficiencies | None = None, *, steady: boo
     )
     if prepared is None:
         return None
-    load = load_of(case)
-    found = roofline.answered(prepared, load)
-    total = found.decode_tokens_per_second
-    if case.run.load == "burst" and not steady:
-        total = burst_tokens_per_second(prepared, load, found.load.sequences)
-    predicted = total * case.replicas if case.run.is_total else found.decode_tokens_per_second_per_user
+    if case.run.engine != case.run.serving_engine:
+        prepared = _without_crowding(prepared)
+    found = roofline.answered(prepared, load_of(case, steady=steady))
+    total = found.decode_tokens_per_second * case.replicas
+    predicted = total if case.run.is_total else found.decode_tokens_per_second_per_user
     return Result(case, predicted, case.run.measured, found.load.sequences)
 
 
-def burst_tokens_per_second(prepared: Prepared, load: Load, batch: int) -> float:
-    """Output tokens a second from the first request to the last answer, where all come at once and none after.
-
-    Answers of such tests (ShareGPT) end like radioactive atoms, so that a batch that nobody fills up shrinks by the
-    same share in every step; each size between is passed in `output_tokens / size` steps.
-    """
-    steps = load.output_tokens
-    context = load.input_tokens + steps / 2
-    prompts = load.sequences * roofline.prompt_seconds(prepared, load.input_tokens, load.sequences)
-    full = (load.sequences - batch) / batch * steps * roofline.step_seconds(prepared, batch, context)
-    stretch = log(batch) / DRAIN_STEPS
-    sizes = [exp((place + 0.5) * stretch) for place in range(DRAIN_STEPS)]
-    draining = steps * stretch * sum(roofline.step_seconds(prepared, size, context) for size in sizes)
-    return load.sequences * steps / (prompts + full + draining)
-
-
-DRAIN_STEPS = 16
+def _without_crowding(prepared: Prepared) -> Prepared:
+    """As for vLLM, but for what its FlashAttention 2 alone is known to lose: another engine stands for itself there."""
+    return msgspec.structs.replace(prepared, crowding=0.0, crowding_windows=())
 
 
 def results_of(

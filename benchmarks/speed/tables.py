@@ -52,10 +52,30 @@ def ours(results: Sequence[Result]) -> list[Result]:
     return [result for result in results if result.case.run.engine == result.case.run.serving_engine]
 
 
-def summary(
-    known: Sequence[Result], unseen: Sequence[Result], steady: Sequence[Result], before: Sequence[Result]
-) -> Table:
+def undoubted(results: Sequence[Result]) -> list[Result]:
+    """Runs whose own page does not belie the GPU that it names."""
+    return [result for result in results if not result.case.run.doubt]
+
+
+class Compared(NamedTuple):
+    """Predictions of the same runs by fits that knew less or more.
+
+    unseen: without the run's model. steady: the same, with bursts taken for steady loads. gpu, source: without the
+    run's GPU, without all of its source. before: by the kernels' measurements alone. known: with all runs.
+    """
+
+    unseen: Sequence[Result]
+    steady: Sequence[Result]
+    gpu: Sequence[Result]
+    source: Sequence[Result]
+    before: Sequence[Result]
+    known: Sequence[Result]
+
+
+def summary(compared: Compared) -> Table:
     """The figures that matter most."""
+    unseen = compared.unseen
+    bursts = [result for result in unseen if result.case.run.load == "burst"]
     closed = [result for result in ours(unseen) if result.case.run.load != "burst"]
     return Table(
         "In all",
@@ -64,10 +84,14 @@ def summary(
             _figures("models left out of the fit: all runs", unseen),
             _figures("… of vLLM, SGLang and llama.cpp", ours(unseen)),
             _figures("… of these, steady loads alone", closed),
-            _figures("… all runs, a burst taken for a steady load", steady),
-            _figures("before any fit: all runs", before),
-            _figures("known to the fit: all runs", known),
-            _figures("… of vLLM, SGLang and llama.cpp", ours(known)),
+            _figures("… bursts, asked as bursts", bursts),
+            _figures("… bursts, without those that name a GPU in doubt", undoubted(bursts)),
+            _figures("… all runs, a burst taken for a steady load", compared.steady),
+            _figures("GPUs left out of the fit: all runs", compared.gpu),
+            _figures("sources left out of the fit: all runs", compared.source),
+            _figures("before any fit: all runs", compared.before),
+            _figures("known to the fit: all runs", compared.known),
+            _figures("… of vLLM, SGLang and llama.cpp", ours(compared.known)),
         ],
     )
 
@@ -123,6 +147,7 @@ def order(known: Sequence[Result], unseen: Sequence[Result]) -> Table:
         ("models left out of the fit", unseen),
         ("… of vLLM, SGLang and llama.cpp", ours(unseen)),
         ("… steady loads alone", [one for one in unseen if one.case.run.load != "burst"]),
+        ("… without runs that name a GPU in doubt", undoubted(unseen)),
         ("known to the fit", known),
     ):
         found = pairs(results)
@@ -172,7 +197,7 @@ def worst(results: Sequence[Result], reasons: dict[str, str]) -> Table:
                 f"{run.sequences or 'queued'} × {run.input_tokens}/{run.output_tokens}",
                 f"{result.measured:,.0f}",
                 f"{result.predicted:,.0f}",
-                reasons.get(run.id, "not understood"),
+                reasons.get(run.id, run.doubt or "not understood"),
             )
         )
         if len(rows) == WORST:

@@ -13,7 +13,7 @@ from soong.speed import roofline
 from soong.speed.efficiency import Efficiencies, SpeedTable, Spread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from benchmarks.speed.cases import Case
     from benchmarks.speed.measuring import Result
@@ -44,11 +44,33 @@ def finished(fitted: Fit, table: SpeedTable, cases: Sequence[Case]) -> SpeedTabl
     return msgspec.structs.replace(moved, engine=engines, spread=spreads(unseen(fitted, table, cases)))
 
 
-def unseen(fitted: Fit, table: SpeedTable, cases: Sequence[Case], *, steady: bool = False) -> list[Result]:
-    """Every run predicted from a fit that knew no run of its model."""
+def by_model(case: Case) -> str:
+    """What is left out together: all runs of a model."""
+    return case.run.family
+
+
+def by_gpu(case: Case) -> str:
+    """What is left out together: all runs on a kind of GPU."""
+    return case.gpu.id
+
+
+def by_source(case: Case) -> str:
+    """What is left out together: all runs that one source measured."""
+    return case.run.collection
+
+
+def unseen(
+    fitted: Fit,
+    table: SpeedTable,
+    cases: Sequence[Case],
+    *,
+    steady: bool = False,
+    together: Callable[[Case], str] = by_model,
+) -> list[Result]:
+    """Every run predicted from a fit that knew none of those that are left out `together` with it."""
     found: list[Result] = []
-    for family in dict.fromkeys(case.run.family for case in cases):
-        places = {place for place, case in enumerate(cases) if case.run.family == family}
+    for group in dict.fromkeys(map(together, cases)):
+        places = {place for place, case in enumerate(cases) if together(case) == group}
         efficiencies = Efficiencies(with_factors(table, fitted.found, without(fitted, places)))
         found += results_of([cases[place] for place in sorted(places)], efficiencies, steady=steady)
     return found
@@ -60,9 +82,8 @@ def spreads(results: Sequence[Result]) -> tuple[Spread, ...]:
     for result in results:
         run = result.case.run
         if run.engine == run.serving_engine:
-            classes.setdefault((run.engine, "alone" if result.batch == 1 else "many"), []).append(
-                result.ratio
-            )
+            load = "burst" if run.load == "burst" else "alone" if result.batch == 1 else "many"
+            classes.setdefault((run.engine, load), []).append(result.ratio)
     return tuple(
         Spread(
             engine=engine,
@@ -125,4 +146,4 @@ def _value(value: object) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
 
-__all__ = ["PRIORS", "as_toml", "finished", "spreads", "unseen", "write"]
+__all__ = ["PRIORS", "as_toml", "by_gpu", "by_model", "by_source", "finished", "spreads", "unseen", "write"]

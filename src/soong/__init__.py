@@ -11,9 +11,10 @@ as a frozen value. Names are resolved on first use, so that `import soong` stays
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # `typing` takes 10 ms to import, in which a Ctrl-C could not be answered yet
 if TYPE_CHECKING:
+    from typing import Any
+
     from soong.errors import SoongError
     from soong.plan.api import plan_model
     from soong.plan.document import plan_document

@@ -163,6 +163,18 @@ def format_usd(amount: float) -> str:
     return f"${amount:,.2f}"
 
 
+def format_rate(tokens_per_second: float) -> str:
+    """`1,142`, `142`, `7.4`: tokens a second."""
+    return f"{tokens_per_second:,.0f}" if tokens_per_second >= 10 else f"{tokens_per_second:.1f}"
+
+
+def format_dollars(amount: float) -> str:
+    """`0.074`, `0.84`, `12.10`, `480`: two or three figures that count, as prices of a million tokens are told."""
+    if amount >= 100:
+        return f"{amount:,.0f}"
+    return f"{amount:.2f}" if amount >= 0.1 else f"{amount:.3f}"
+
+
 def format_hours(hours: float) -> str:
     """`4h`, `1h30m`, `45m`."""
     minutes = round(hours * 60)

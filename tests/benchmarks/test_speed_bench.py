@@ -9,7 +9,7 @@ import pytest
 from benchmarks.speed import __main__ as bench
 from benchmarks.speed import fitting, tables, writing
 from benchmarks.speed.cases import cases, runs
-from benchmarks.speed.measuring import burst_tokens_per_second, load_of, median, predict, quantile, results_of
+from benchmarks.speed.measuring import load_of, median, predict, quantile, results_of
 
 from soong.speed import roofline
 from soong.speed.efficiency import Efficiencies, SpeedTable
@@ -145,16 +145,26 @@ class TestMeasuring:
 
     def test_a_burst_ends_later_than_a_steady_load_would(self) -> None:
         case = next(case for case in cases()[0] if case.run.load == "burst" and case.run.model == "qwen3-14b")
-        prepared = roofline.prepare(case.served, case.gpu, case.settings, 1)
-        assert prepared is not None
-        steady = roofline.answered(prepared, load_of(case))
-        burst = burst_tokens_per_second(prepared, load_of(case), steady.load.sequences)
-        assert 0.4 * steady.decode_tokens_per_second < burst < steady.decode_tokens_per_second
+        burst, steady = predict(case), predict(case, steady=True)
+        assert burst is not None
+        assert steady is not None
+        assert 0.4 * steady.predicted < burst.predicted < steady.predicted
+        assert (load_of(case).requests, load_of(case, steady=True).requests) == (1000, 0)
+
+    def test_bursts_asked_as_bursts_come_out_better(self) -> None:
+        found = [case for case in cases()[0] if case.run.load == "burst"]
+        assert len(found) > 40
+        as_bursts, as_steady = (results_of(found, steady=steady) for steady in (False, True))
+        assert median([one.error for one in as_bursts]) < 0.2
+        assert median([one.error for one in as_bursts]) < 0.6 * median([one.error for one in as_steady])
+        certain = tables.undoubted(as_bursts)
+        assert sum(one.factor <= 1.5 for one in certain) / len(certain) > 0.9
 
 
 def test_the_tables_print(capsys: pytest.CaptureFixture[str]) -> None:
     results = results_of(cases()[0])[::5]
-    for block in bench.blocks_of(results, results, results, results, *cases()).values():
+    compared = tables.Compared(*[results] * 6)
+    for block in bench.blocks_of(compared, *cases()).values():
         for table in block:
             assert tables.as_text(table).startswith(table.title)
             assert tables.as_markdown(table).count("\n| ") >= len(table.rows)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import stamina
 
-from soong.models import resolve as module
+from soong.models import from_hub as module
 from tests.models.test_resolve import CONFIG, PARAMETERS
 from tests.support.hub_server import Reply, Server, json_reply, shard_reply
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,19 @@ def test_a_second_start_that_would_pass_the_cap_is_refused(soong: Soong, rehears
     assert shorter.code == 0, shorter.err
     assert "Warning: with $1.64 for this lease" in shorter.err
     assert "of your $6.00 (budget.monthly_usd)" in shorter.err
+
+
+def test_a_dry_run_refuses_what_the_start_would(soong: Soong, rehearsal: Rehearsal) -> None:
+    cap(soong, 3)
+    for words in ((), ("--replicas", "2")):
+        dry = soong(*START, "--hours", "4", "--dry-run", *words)
+        real = soong(*START, "--hours", "4", *words)
+        assert (dry.code, real.code) == (2, 2), dry.out
+        assert dry.err.splitlines()[-4:] == real.err.splitlines()[-4:]
+        assert "over your cap of $3.00" in dry.err
+    fits = soong(*START, "--hours", "2", "--dry-run")
+    assert (fits.code, "would ask for:" in fits.out) == (0, True), fits.err
+    assert rehearsal.bill == []
 
 
 def test_a_refusal_for_a_script(soong: Soong, rehearsal: Rehearsal) -> None:
@@ -205,4 +219,50 @@ def test_costs_tells_where_the_month_leads(soong: Soong, rehearsal: Rehearsal) -
     assert "your cap (budget.monthly_usd)  $500.00" in shown
     cap(soong, 0.5)
     assert "passed by $" in soong("costs").out
-    assert soong("costs", "--cloud", "sandbox", "--json").json["month"]["cap_usd"] is None
+
+
+def test_costs_of_rehearsals_show_the_cap_that_refuses_them(soong: Soong, rehearsal: Rehearsal) -> None:
+    """What is over counts no more, as for the start; a rehearsal takes nothing from the purse of real machines."""
+    cap(soong, 6)
+    assert soong(*START, "--name", "one").code == 0
+    refused = soong(*START, "--name", "two")
+    assert (refused.code, "hint: soong costs --cloud sandbox" in refused.err) == (2, True)
+    month = soong("costs", "--cloud", "sandbox", "--json").json["month"]
+    assert (month["cap_usd"], month["left_usd"]) == (6, pytest.approx(6 - FOUR_HOURS, abs=0.01))
+    shown = soong("costs", "--cloud", "sandbox").out
+    assert re.search(r"your cap \(budget.monthly_usd\) +\$6.00, \$1.64 left", shown)
+    assert "`soong stop --cloud sandbox` frees it" in shown
+    assert "by the end of the month" not in shown, "no money is spent that a forecast could be made of"
+    assert soong("stop", "one", "--yes").code == 0
+    over = soong("costs", "--cloud", "sandbox").out
+    assert ("$6.00, $6.00 left" in over, "soong stop" in over) == (True, False), over
+    after = soong("costs", "--cloud", "sandbox", "--json").json["month"]
+    assert after["spent_usd"] > 0
+    assert after["left_usd"] == 6
+    assert soong("costs", "--json").json["month"]["left_usd"] == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--hours", "1"), "Can be extended up to 8 h in all."),
+        (
+            ("--hours", "1", "--max-cost", "2.18"),
+            "Can be extended up to 2 h in all for the $2.18 that it may cost.",
+        ),
+        (("--max-cost", "2.18"), "Cannot be extended for that money"),
+        (("--hours", "8"), "That is the longest that a lease can be (`lease.cap_hours`)."),
+    ],
+)
+def test_what_more_time_the_money_allows(
+    soong: Soong, rehearsal: Rehearsal, words: tuple[str, ...], said: str
+) -> None:
+    shown = soong(*START, "--dry-run", *words).out
+    assert said in shown, shown
+
+
+def test_what_more_time_the_month_allows(soong: Soong, rehearsal: Rehearsal) -> None:
+    cap(soong, 5.45)
+    shown = soong(*START, "--dry-run").out
+    assert "Can be extended up to 5 h in all for this month's cap." in shown
+    assert "Cannot be extended under this month's cap" in soong(*START, "--dry-run", "--hours", "5").out

@@ -233,6 +233,29 @@ def test_slips_are_exit_2(soong: Soong, words: list[str]) -> None:
     assert KEY not in ended.err
 
 
+@pytest.mark.parametrize(
+    ("key", "word", "said"),
+    [
+        ("prices.clouds", "nimbus", "no prices of a cloud `nimbus`"),
+        ("prices.clouds", "lambda,nimbus", "no prices of a cloud `nimbus`"),
+        ("cloud", "sandbx", "did you mean `sandbox`?"),
+    ],
+)
+def test_a_cloud_that_nobody_knows_is_not_written(soong: Soong, key: str, word: str, said: str) -> None:
+    ended = soong("config", "set", key, word)
+    assert (ended.code, said in ended.err) == (4, True), ended.err
+    assert soong("config", "get", key, "--json").json["origin"] == "default"
+    assert soong("plan", "llama-3.1-8b").code == 0
+
+
+def test_clouds_may_be_written_in_any_case(soong: Soong) -> None:
+    assert soong("config", "set", "prices.clouds", "Lambda,RUNPOD").code == 0
+    assert {one["cloud"] for one in soong("offers", "--json").json} == {"lambda", "runpod"}
+    assert soong("config", "set", "cloud", "SANDBOX").code == 0
+    assert soong("config", "get", "cloud", "-q").out == "sandbox\n"
+    assert soong("costs", "--cloud", "Lambda").code == 0
+
+
 def test_path(soong: Soong, sealed: Path) -> None:
     assert soong("config", "path").out == f"{sealed}/config/config.toml\n"
     assert soong("config", "path", "--json").json == {

@@ -61,7 +61,7 @@ def test_the_tour(soong: Soong, rehearsal: Rehearsal, as_lambda: str) -> None:
     tour.type("\x7f6\r")
     tour.read_on_until("into the account?")
     tour.type("y")
-    tour.read_on_until("is in the account as `soong-")
+    tour.read_on_until("`soong-")
     tour.read_on_until("~/.ssh/config?")
     tour.type("n")
     assert "it was tried just now, and works" in tour.read_on_until("Where could a reaper run")

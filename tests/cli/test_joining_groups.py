@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from soong.cli import replicas
+from soong.cli import replicas, serving_all
 from soong.cli.account import Account
 from soong.launch import groups
 from tests.cli.rehearsal import MODEL
-from tests.launch.test_replicas import GROUP, begun, provider
+from tests.launch.several import GROUP, Several, several
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     Soong = Callable[..., Ended]
 
-__all__ = ["provider"]
+__all__ = ["several"]
 pytestmark = pytest.mark.slow
 
 USD_PER_HOUR = 1.09
@@ -63,6 +63,8 @@ def test_what_the_person_says_now_counts_instead(soong: Soong, rehearsal: Rehear
     added = soong(*ADD, "--max-cost", "2.18")
     assert added.code == 0, added.err
     assert hours(joined(rehearsal)) == pytest.approx(2.0, abs=0.02)
+    short = soong(*ADD, "--max-cost", "0.05")
+    assert (short.code, "would be over before the machine can be used" in short.err) == (2, True), short.err
     whole = sum(one.cost_usd(one.lease.ends_at) for one in rehearsal.ledger.open_rentals())
     assert whole > 9.0
     assert group_of(rehearsal).max_usd == pytest.approx(whole, abs=0.01)
@@ -78,20 +80,18 @@ def test_the_cap_of_each_start_holds_for_one_that_joins(soong: Soong, rehearsal:
 
 
 def test_the_bill_is_known_before_the_machines_serve(
-    rehearsal: Rehearsal,
-    provider: Any,
-    monkeypatch: pytest.MonkeyPatch,
+    rehearsal: Rehearsal, several: Several, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A start that dies while the engines load has agreed to what its machines cost all the same."""
-    came = begun(rehearsal, provider)
+    came = several.begun()
     groups.write(groups.Group(id=GROUP, name="duo", cloud="sandbox", wanted=2, port=1, model=MODEL))
 
     def died(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(replicas, "serve_all", died)
+    monkeypatch.setattr(serving_all, "serve_all", died)
     wish = SimpleNamespace(idle_hours=0.0, serves=True, within_bill=False, all_or_nothing=False, local_port=1)
-    account = Account(provider=provider, ledger=rehearsal.ledger, owner="ada")
+    account = Account(provider=several.provider, ledger=rehearsal.ledger, owner="ada")
     with pytest.raises(KeyboardInterrupt):
         replicas.go_on(account, wish, came, object(), None, None)  # type: ignore[arg-type]
     whole = sum(one.cost_usd(one.lease.ends_at) for one in came.rentals)

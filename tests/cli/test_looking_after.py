@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -12,12 +12,9 @@ from soong.cli.looking_after import Looker
 from soong.errors import RemoteError
 from soong.serve import watching
 from soong.serve.watching import Watched
-from tests.launch.test_replicas import GROUP, begun, provider
+from tests.launch.several import GROUP, Several, several
 
-if TYPE_CHECKING:
-    from tests.cli.rehearsal import Rehearsal
-
-__all__ = ["provider"]
+__all__ = ["several"]
 pytestmark = pytest.mark.slow
 
 IDLE = Watched(idle_seconds=7200.0)
@@ -27,10 +24,10 @@ BUSY = Watched(idle_seconds=0.0)
 class Group:
     """Machines of a group that may idle for an hour, what their wardens say, and which were asked to end."""
 
-    def __init__(self, rehearsal: Rehearsal, provider: Any, count: int) -> None:
-        begun(rehearsal, provider, numbers=tuple(range(1, count + 1)))
-        self.ledger = rehearsal.ledger
-        self.account = Account(provider=provider, ledger=self.ledger, owner="ada")
+    def __init__(self, several: Several, count: int) -> None:
+        several.begun(numbers=tuple(range(1, count + 1)))
+        self.ledger = several.rehearsal.ledger
+        self.account = Account(provider=several.provider, ledger=self.ledger, owner="ada")
         for one in self.ledger.of_group(GROUP):
             self.ledger.change(one.id, "idle-limit", 0.0, idle_seconds_limit=3600.0, serving="ready")
         self.said: dict[str, Watched] = {}
@@ -47,15 +44,19 @@ class Group:
 
 
 @pytest.fixture
-def group(request: pytest.FixtureRequest, rehearsal: Rehearsal, provider: Any, monkeypatch: Any) -> Group:
+def group(request: pytest.FixtureRequest, several: Several, monkeypatch: Any) -> Group:
     """The cloud takes each call to end a machine, and shows all of them for ever."""
-    made = Group(rehearsal, provider, getattr(request, "param", 2))
+    made = Group(several, getattr(request, "param", 2))
     names = {one.instance_id: one.name for one in made.ledger.of_group(GROUP)}
     monkeypatch.setattr(looking_after, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(serving, "machine_of", lambda _account, rental: rental.name)
     monkeypatch.setattr(watching, "look", made.look)
-    monkeypatch.setattr(provider, "terminate", lambda instance: made.asked_to_end.append(names[instance]))
-    monkeypatch.setattr(type(provider.clock), "sleep", lambda _clock, seconds: made.slept.append(seconds))
+    monkeypatch.setattr(
+        several.provider, "terminate", lambda instance: made.asked_to_end.append(names[instance])
+    )
+    monkeypatch.setattr(
+        type(several.provider.clock), "sleep", lambda _clock, seconds: made.slept.append(seconds)
+    )
     return made
 
 

@@ -86,6 +86,51 @@ class TestTheList:
         assert "runpod" in ended.err
         assert "soong offers --refresh" in ended.err
 
+    @pytest.mark.parametrize("command", [("offers",), ("plan", "llama-3.1-8b")], ids=" ".join)
+    def test_a_comma_alone_names_no_cloud(self, soong: Soong, command: tuple[str, ...]) -> None:
+        ended = soong(*command, "--cloud", ",")
+        assert (ended.code, "`--cloud` names no cloud" in ended.err) == (2, True)
+        assert "--cloud all" in ended.err
+
+    def test_several_clouds_in_any_case(self, soong: Soong) -> None:
+        ended = soong("offers", "--cloud", "Lambda, runpod", "--json")
+        assert {one["cloud"] for one in ended.json} == {"lambda", "runpod"}
+        refused = soong("offers", "--cloud", "lambda,nimbus")
+        assert (refused.code, "no prices of a cloud `nimbus`" in refused.err) == (4, True)
+
+    def test_plans_take_several_clouds_too(self, soong: Soong) -> None:
+        several = soong("plan", "llama-3.1-8b", "--cloud", "RUNPOD,lambda", "--json").json
+        told = {one["offer"]["cloud"] for one in several["candidates"] if one["offer"]}
+        assert told == {"lambda", "runpod"}
+        for words in (("plan", "llama-3.1-8b"), ("recommend", "--task", "coding")):
+            assert soong(*words, "--cloud", "lambda,RunPod").code == 0
+            refused = soong(*words, "--cloud", "lambda,nimbus")
+            assert (refused.code, "no prices of a cloud `nimbus`" in refused.err) == (4, True)
+
+    def test_an_export_for_several_clouds_is_of_the_cheapest(self, soong: Soong) -> None:
+        ended = soong("export", "shell", "llama-3.1-8b", "--cloud", "lambda,runpod")
+        assert ended.code == 0, ended.err
+        assert "of runpod as of" in ended.out
+
+    def test_a_region_that_the_cloud_has_not_is_refused(self, soong: Soong) -> None:
+        ended = soong("offers", "--region", "us-east1")
+        assert ended.code == 4
+        assert "did you mean `--region us-east-1`?" in ended.err
+        assert soong("offers", "--region", "us-east-1").code == 0
+
+    def test_prices_that_name_no_region_say_so(self, soong: Soong) -> None:
+        ended = soong("offers", "--cloud", "all", "--region", "mars")
+        assert "has a region mars is not known: these prices name none" in ended.out
+        listed = soong("offers", "--cloud", "all", "--region", "mars", "--json").json
+        assert listed
+        assert {one["region"] for one in listed} == {None}
+        assert "lambda" not in {one["cloud"] for one in listed}, "its regions are known, and mars is none"
+
+    def test_a_region_of_which_no_price_is_known_names_those_of_the_prices(self, soong: Soong) -> None:
+        ended = soong("offers", "--cloud", "aws", "--region", "mars")
+        assert ended.code == 5
+        assert "hint: these prices are of us-east-1" in ended.err
+
     def test_what_no_offer_matches_says_where_more_are(self, soong: Soong) -> None:
         ended = soong("offers", "--max-price", "0.01")
         assert ended.code == 5

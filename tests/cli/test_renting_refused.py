@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from soong.lease.guardian import mechanisms
-from tests.cli.rehearsal import MODEL, Terminal, kill_guardian, until
+from soong.lease.guardian import heartbeat, mechanisms
+from tests.cli.rehearsal import MODEL, Rehearsal, Terminal, kill_guardian, until
 from tests.clouds import samples
 from tests.clouds.server import FakeLambda, data, error
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.cli.conftest import Ended
-    from tests.cli.rehearsal import Rehearsal
 
     Soong = Callable[..., Ended]
 
@@ -47,6 +46,9 @@ def test_without_a_terminal_nothing_is_launched_and_nothing_is_left_armed(
         (("--hours", "0"), 2, "hours"),
         (("--hours", "-1"), 2, "hours"),
         (("--max-cost", "0"), 2, "max-cost"),
+        (("--max-cost", "0.001"), 2, "a lease of 3 s would be over before the machine can be used"),
+        (("--hours", "5m"), 2, "the least that makes sense is `--hours 13m` (`--max-cost 0.24`)"),
+        (("--gpu", "gpu_8x_h100_sxm5", "--hours", "20m"), 2, "`--hours 33m` (`--max-cost 17.56`)"),
         (("--name", "Große Kiste"), 2, "small letters"),
         (("--wait", "soon"), 2, "--wait"),
     ],
@@ -57,6 +59,22 @@ def test_what_cannot_be_had(
     ended = soong(*WISH, "--yes", *words)
     assert (ended.code, said in ended.err) == (code, True), ended.err
     assert rehearsal.bill == []
+
+
+@pytest.mark.slow
+def test_the_least_that_is_advised_is_enough_for_a_machine_that_works(sealed: Path) -> None:
+    """The words of the hint, pasted; at a pace at which this computer's own work counts as a minute, not as ten."""
+    pytest.importorskip("asyncssh")
+    with Rehearsal(sealed, speed=60.0) as slower:
+        wish = (*WISH, "--yes", "--no-serve", "--hours")
+        _, refused = slower.spawn(*wish, "5m").communicate(timeout=60)
+        advised = refused.partition("`--hours ")[2].partition("`")[0]
+        process = slower.spawn(*wish, advised)
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+        (rental,) = slower.ledger.rentals()
+        assert rental.ready_at is not None
+        assert rental.lease.ends_at - rental.ready_at > 180
 
 
 def test_commands_on_nothing(soong: Soong, rehearsal: Rehearsal) -> None:
@@ -125,6 +143,19 @@ def test_money_that_ends_it_within_four_hours_needs_no_consent(soong: Soong, clo
     assert asked_to_change(cloud) == []
 
 
+def test_a_lease_that_may_be_over_before_the_model_answers_is_warned_of(
+    soong: Soong, cloud: FakeLambda
+) -> None:
+    short = soong("start", "--model", MODEL, "--hours", "30m", "--dry-run").err
+    assert "Warning: it may end before the model answers: after 5 min to boot" in short
+    assert "15.0 GiB of weights" in short
+    assert "on a slow line (200 Mbit/s)" in short
+    enough = short.partition("`--hours ")[2].partition("`")[0]
+    for words in (("--hours", enough), ("--hours", "30m", "--no-serve")):
+        assert "may end before" not in soong("start", "--model", MODEL, "--dry-run", *words).err
+    assert asked_to_change(cloud) == []
+
+
 def test_a_guardian_that_cannot_see_the_key_launches_nothing(
     soong: Soong, cloud: FakeLambda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,13 +172,32 @@ def test_a_guardian_that_cannot_see_the_key_launches_nothing(
     kill_guardian("lambda")
 
 
-def test_a_declined_question_is_no_failure(rehearsal: Rehearsal) -> None:
+def nothing_is_left(rehearsal: Rehearsal) -> bool:
+    """No machine, no key in the account, and no guardian that goes on with nothing to guard."""
+    until(lambda: not heartbeat.is_watching("sandbox"))
+    posts = [one["path"] for one in rehearsal.running.ask("GET", "requests") if one["method"] == "POST"]
+    return (rehearsal.bill, posts, rehearsal.client().ssh_keys()) == ([], [], ())
+
+
+def test_a_declined_question_is_no_failure_and_changes_nothing(rehearsal: Rehearsal) -> None:
     terminal = Terminal(*WISH)
     terminal.read_until("Proceed?")
+    assert "will be added to the account as `soong-" in terminal.seen
     terminal.type("n\r")
     assert terminal.end() == 0
     assert "nothing was launched" in terminal.seen
-    assert rehearsal.bill == []
+    assert nothing_is_left(rehearsal)
+
+
+def test_the_key_is_added_once_the_person_agrees(rehearsal: Rehearsal) -> None:
+    terminal = Terminal(*WISH, "--no-serve")
+    terminal.read_until("Proceed?")
+    assert rehearsal.client().ssh_keys() == ()
+    terminal.type("y")
+    assert terminal.end(60) == 0, terminal.seen
+    (key,) = rehearsal.client().ssh_keys()
+    assert f"as `{key.name}`" in terminal.seen
+    assert len(rehearsal.alive) == 1
 
 
 def test_a_price_that_rises_after_the_question_is_asked_again(rehearsal: Rehearsal) -> None:
@@ -167,7 +217,7 @@ def test_ctrl_c_at_the_question(rehearsal: Rehearsal) -> None:
     terminal.read_until("Proceed?")
     terminal.type("\x03")
     assert terminal.end() == 130
-    assert rehearsal.bill == []
+    assert nothing_is_left(rehearsal)
 
 
 def test_a_watch_ends_by_ctrl_c_and_leaves_the_terminal_as_it_was(soong: Soong, rehearsal: Rehearsal) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from soong.errors import NothingFitsError, UsageError
-from soong.exports import FORMATS, written
+from soong.exports import FORMATS, names, written
 from soong.exports.deployment import Deployment, Wishes, made
 from soong.models.catalogue import all_models
 from soong.plan.api import plan_model
@@ -128,6 +128,26 @@ def test_no_parser_is_content_with_anything(export: Export, tmp_path: Path) -> N
         assert word in text
         files.append((tool, text.replace(word, other)))
     assert ["error" in facts for facts in _parsed(files, tmp_path)] == [True] * len(files)
+
+
+FEATURES = {
+    "images": {"DOCKER_IMAGE"},
+    "autodown": {"AUTOSTOP", "AUTODOWN"},
+    "machines": {"MULTI_NODE"},
+    "ports": {"OPEN_PORTS"},
+    "spot": {"SPOT_INSTANCE"},
+}
+"""SkyPilot's own names for what a file may ask of a cloud."""
+
+
+def test_what_skypilot_lacks_at_a_cloud_is_what_its_own_code_denies(tmp_path: Path) -> None:
+    clouds = [row for row in names.table().cloud if row.skypilot]
+    found = _parsed([("skypilot-lacks", row.skypilot) for row in clouds], tmp_path)
+    denied = {
+        row.id: {ours for ours, theirs in FEATURES.items() if theirs & set(facts["lacks"])}
+        for row, facts in zip(clouds, found, strict=True)
+    }
+    assert {row.id: set(row.skypilot_lacks) for row in clouds} == denied
 
 
 def test_a_model_of_every_family(tmp_path: Path) -> None:

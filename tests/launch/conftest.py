@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from soong.lease.ledger import Ledger, Rental
+from tests.cli.conftest import rehearsal
 from tests.clouds import samples
 from tests.clouds.conftest import client, clock, provider, server
+from tests.launch.several import several
 from tests.lease.test_ledger import a_rental
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from soong.lease.lease import Lease
     from tests.clouds.conftest import HandClock
 
-__all__ = ["client", "clock", "provider", "server"]
+__all__ = ["client", "clock", "provider", "rehearsal", "server", "several"]
 
 
 @pytest.fixture

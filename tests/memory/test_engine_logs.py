@@ -94,7 +94,7 @@ def activations_of(run: dict[str, Any]) -> int:
     tokens, sequences = batch_of(run)
     constants, facts = rules("vllm", run["engine_version"]), facts_of(run)
     batch = _vllm_profile.Batch(tokens, sequences, processors=132)
-    encoder = encoder_run(facts, tokens, run["tensor_parallel"])
+    encoder = encoder_run(facts, constants, tokens, run["tensor_parallel"])
     terms = engine_tables()["vllm"]["activations"]
     return _vllm_profile.activations(facts, constants, terms, batch, encoder).peak_bytes
 
@@ -168,6 +168,6 @@ def test_pool_size_of_the_launch_as_it_was(run: dict[str, Any]) -> None:
     gpu = gpu_of(run)
     constants = rules("vllm", run["engine_version"])
     budget = math.ceil(gpu.memory_bytes * run.get("memory_fraction", constants["memory_fraction"]))
-    other = _vllm_budget.non_torch_bytes(constants, gpu, run["tensor_parallel"])
+    other = _vllm_budget.non_torch_bytes(constants, gpu, run["tensor_parallel"], graphs_profiled=True)
     pool = budget - round(run["weights_gib"] * GIB) - other - activations_of(run)
     assert pool / GIB == pytest.approx(run["pool_gib"], abs=0.25)

@@ -14,6 +14,7 @@ from soong.memory.footprint import EngineSettings, Footprint, ServedModel, Workl
 from soong.models.config_json import Config
 from soong.models.families import read_architecture
 from soong.models.quantization.reading import read_quantization
+from soong.models.resolve import resolve
 
 GIB = 1 << 30
 
@@ -116,6 +117,24 @@ def test_a_fixed_pool_leaves_the_tensors_alone_as_weights(engine: str) -> None:
     assert moved >= 32 << 20
     assert fixed.runtime_bytes - free.runtime_bytes == pytest.approx(moved, abs=2 << 20)
     assert parts(fixed) == fixed.total_bytes
+
+
+@pytest.mark.parametrize(("version", "tokens"), [("0.20.1", 40_016), ("0.20.2", 286_007)])
+def test_tokens_of_two_kinds_of_layers_follow_concurrency_since_0_20_2(version: str, tokens: int) -> None:
+    """A log of 0.20.2 of nvidia/Gemma-4-26B-A4B-NVFP4: 4.58 GiB hold 286,007 tokens, 1.12 times 256,000.
+
+    Before, each of the 6 groups of 5 layers was given as many of the 15,007 blocks, of 16 tokens at least.
+    """
+    found = resolve("nvidia/Gemma-4-26B-A4B-NVFP4", allow_network=False)
+    assert found.architecture is not None
+    model = ServedModel(key="gemma", architecture=found.architecture, quantization=found.quantization)
+    settings = with_engine(
+        "vllm", version=version, max_num_batched_tokens=16384, kv_cache_memory_bytes=round(4.58 * GIB)
+    )
+    workload = Workload(context_tokens=256_000, kv_dtype="fp8")
+    held = engines.footprint(model, a_gpu(capability=(10, 0)), workload, settings)
+    assert held.max_concurrency == pytest.approx(1.12, abs=0.005)
+    assert held.kv_pool_tokens == pytest.approx(tokens, rel=0.002)
 
 
 def test_the_null_block_refuses_a_context_that_fills_the_pool() -> None:

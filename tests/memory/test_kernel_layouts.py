@@ -106,6 +106,43 @@ def test_fp8_on_loading_has_one_scale_a_matrix() -> None:
     assert packed_on_loading(mixture, "fp8", "0.19.1", ranks=2) == pytest.approx(14.53, abs=0.006)
 
 
+MIXTURE_30B = {
+    "model_type": "qwen3_moe", "hidden_size": 2048, "intermediate_size": 6144, "moe_intermediate_size": 768,
+    "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128,
+    "num_experts": 128, "num_experts_per_tok": 8, "vocab_size": 151936, "max_position_embeddings": 262144,
+    "tie_word_embeddings": False, "torch_dtype": "bfloat16",
+    "quantization_config": {
+        "quant_method": "fp8", "weight_block_size": [128, 128],
+        "modules_to_not_convert": [f"model.layers.{layer}.mlp.gate" for layer in range(48)] + ["lm_head"],
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("capability", "gib"),
+    [
+        # Qwen3-Coder-30B-A3B-Instruct-FP8 by vLLM 0.19.0 on an RTX 3090.
+        ((8, 6), 29.54),
+        # Qwen3-30B-A3B-Instruct-2507-FP8, of the same shape, on FP8 tensor cores: vLLM issue 25928.
+        ((9, 0), 29.0972),
+    ],
+)
+def test_marlin_scales_every_row_of_an_fp8_block(capability: tuple[int, int], gib: float) -> None:
+    config = Config(MIXTURE_30B)
+    architecture = read_architecture(config)
+    storage = read_quantization(config, dtype=architecture.dtype)
+    options: dict[str, Any] = {"tensor_parallel": 1, "engine_version": "0.19.0"}
+    held = weights_per_gpu(architecture, storage, engine="vllm", compute_capability=capability, **options)
+    assert held.loaded_bytes / 2**30 == pytest.approx(gib, rel=0.001)
+    sglang = [
+        weights_per_gpu(
+            architecture, storage, engine="sglang", compute_capability=each, **options
+        ).total_bytes
+        for each in (capability, (9, 0))
+    ]
+    assert sglang[0] == sglang[1]
+
+
 def packed_on_loading(shape: dict[str, Any], word: str, version: str, ranks: int = 1) -> float:
     storage: Quantization = uniform(word, on_loading=True)
     share = weights_per_gpu(

@@ -134,7 +134,7 @@ def test_fraction_prefill_and_decode_batch_by_version(version: str) -> None:
 def test_a_sliding_model_that_sglang_does_not_list_keeps_every_token() -> None:
     case = {"kinds": [["sliding", 20, 1024, 512, 1, 0, "", 0], ["full", 4, 1024, 0, 1, 0, "", 0]]}
     facts = facts_of({**case, "architecture": "Gemma3ForCausalLM", "multimodal": False})
-    assert _sglang_pools.cell_of(facts, NEWEST) == (24 * 1024, 0, 0, 0)
+    assert _sglang_pools.cell_of(facts, NEWEST) == _sglang_pools.Cell(24 * 1024, 0, 0, 0)
     listed = msgspec.structs.replace(facts, name="GptOssForCausalLM")
     assert _sglang_pools.cell_of(listed, NEWEST).token_bytes == (4 + 0.8 * 20) * 1024
     assert _sglang_pools.cell_of(listed, rules("sglang", "0.5.6")).token_bytes == 24 * 1024

@@ -18,7 +18,12 @@ from soong.models.quantization import read_quantization
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture
 
-MODELS = tomllib.loads((Path(__file__).parents[1] / "golden" / "vllm_classes.toml").read_text())["model"]
+GOLDEN = Path(__file__).parents[1] / "golden"
+MODELS = [
+    case
+    for name in ("vllm_classes.toml", "vllm_families.toml")
+    for case in tomllib.loads((GOLDEN / name).read_text())["model"]
+]
 POOL_BYTES, IN_FLIGHT_TOKENS = 40 << 30, 2 * 8192
 
 

@@ -16,6 +16,7 @@ from soong.memory.kv_cache import LayerKind
 from soong.models.config_json import Config
 from soong.models.families import read_architecture
 from soong.models.quantization.reading import read_quantization
+from soong.models.resolve import resolve
 from soong.plan.verdict import judge
 
 GIB = 1 << 30
@@ -34,6 +35,38 @@ QWEN3_14B = {
     "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "hidden_size": 5120, "intermediate_size": 17408,
     "num_hidden_layers": 40, "num_attention_heads": 40, "num_key_value_heads": 8, "head_dim": 128,
     "vocab_size": 151936, "max_position_embeddings": 40960, "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+QWEN3_8B = QWEN3_14B | {
+    "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 36, "num_attention_heads": 32,
+}  # fmt: skip
+
+LLAMA_31_8B = {
+    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096, "intermediate_size": 14336,
+    "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8, "vocab_size": 128256,
+    "max_position_embeddings": 131072, "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+QWEN25_7B = {
+    "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 3584, "intermediate_size": 18944,
+    "num_hidden_layers": 28, "num_attention_heads": 28, "num_key_value_heads": 4, "vocab_size": 152064,
+    "max_position_embeddings": 32768, "torch_dtype": "bfloat16",
+}  # fmt: skip
+
+QWEN35_27B = {
+    "architectures": ["Qwen3_5ForConditionalGeneration"], "model_type": "qwen3_5",
+    "text_config": {
+        "model_type": "qwen3_5_text", "hidden_size": 5120, "intermediate_size": 17408, "num_hidden_layers": 64,
+        "num_attention_heads": 24, "num_key_value_heads": 4, "head_dim": 256, "attn_output_gate": True,
+        "full_attention_interval": 4, "linear_conv_kernel_dim": 4, "linear_key_head_dim": 128,
+        "linear_num_key_heads": 16, "linear_num_value_heads": 48, "linear_value_head_dim": 128,
+        "mamba_ssm_dtype": "float32", "vocab_size": 248320, "max_position_embeddings": 262144, "dtype": "bfloat16",
+    },
+    "vision_config": {
+        "model_type": "qwen3_5", "depth": 27, "hidden_size": 1152, "intermediate_size": 4304, "num_heads": 16,
+        "num_position_embeddings": 2304, "out_hidden_size": 5120, "patch_size": 16, "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    },
 }  # fmt: skip
 
 GEMMA2_LIKE = {
@@ -75,7 +108,7 @@ def facts(**more: Any) -> Facts:
 
 def peak_of(model: Facts, version: str, tokens: int, sequences: int) -> _vllm_profile.Activations:
     constants = rules("vllm", version)
-    encoder = _vllm_encoder.encoder_run(model, tokens, 1)
+    encoder = _vllm_encoder.encoder_run(model, constants, tokens, 1)
     batch = _vllm_profile.Batch(tokens, sequences, processors=132)
     return _vllm_profile.activations(model, constants, engine_tables()["vllm"]["activations"], batch, encoder)
 
@@ -99,10 +132,19 @@ def test_batches_by_gpu_and_version(
 
 def test_one_gemma_4_video_fits_a_batch() -> None:
     """Its log on a GB10 prints 14.92 sequences of 262144 tokens, which 2496 tokens in flight give and 2048 do not."""
-    gemma = facts(multimodal=True, model_type="gemma4")
+    gemma = facts(multimodal=True, model_type="gemma4", whole_items=True)
     assert _vllm_encoder.least_batch_tokens(gemma, rules("vllm", "0.25.1")) == 2496
     assert _vllm_encoder.least_batch_tokens(gemma, rules("vllm", "0.21.0")) == 0
     assert _vllm_encoder.least_batch_tokens(facts(), rules("vllm", "0.33.0")) == 0
+
+
+def test_gemma_4_e4b_attends_in_one_direction() -> None:
+    """An E4B on an L40S, 0.25.1: 22.01 GiB are 63.10 x 16,384 tokens, as 2,048 in flight give; 2,496 give 985,357."""
+    e4b = facts(multimodal=True, model_type="gemma4")
+    assert _vllm_encoder.least_batch_tokens(e4b, rules("vllm", "0.25.1")) == 0
+    architecture = resolve("gemma-4-31b", allow_network=False).architecture
+    assert architecture is not None
+    assert architecture.whole_items
 
 
 def test_the_sampler_is_what_logs_of_one_model_say() -> None:
@@ -243,6 +285,7 @@ def test_the_parts_are_the_terms() -> None:
     by_name = {part.name: part.size_bytes for part in parts}
     assert by_name["captures"] + by_name["partial sums"] == found.cuda_graphs_bytes
     assert by_name["context"] + by_name["libraries"] == found.runtime_bytes
+    assert "first" not in by_name
     assert by_name["sampler"] + by_name.get("kept meanwhile", 0) == found.activations_bytes
     assert all(part.formula for part in parts)
 
@@ -253,24 +296,100 @@ def test_engines_that_do_not_tell_have_no_parts() -> None:
 
 
 def test_an_encoder_may_need_more_than_the_sampler() -> None:
-    """Qwen2.5-VL's largest image: 65536 patches of 1176 numbers, 17 rows of 1280 at the widest."""
+    """Qwen2.5-VL's largest image: 65536 patches of 1176 numbers, 12 rows of 1280 at the widest."""
     model = facts(
         multimodal=True, model_type="qwen2_5_vl", vision_hidden_size=1280, vision_mlp_rows=6840,
         vision_mlp_width=3420, name="",
     )  # fmt: skip
-    run = _vllm_encoder.encoder_run(model, 2048, 1)
+    run = _vllm_encoder.encoder_run(model, rules("vllm", "0.22.0"), 2048, 1)
     assert run.kept_bytes == 2 * (65536 * 1176 + 16384 * 4096)
-    assert run.peak_bytes == 2 * 65536 * (1176 + 2 * 1280 + 15 * 1280)
+    assert run.peak_bytes == 2 * 65536 * (1176 + 2 * 1280 + 10 * 1280)
     assert peak_of(model, "0.22.0", 2048, 10).peak_bytes == run.peak_bytes
 
 
 def test_an_unknown_tower_widens_the_error() -> None:
     known = facts(multimodal=True, model_type="gemma3", vision_hidden_size=1152)
     other = facts(multimodal=True, model_type="something_new")
-    run = _vllm_encoder.encoder_run(other, 8192, 1)
-    assert not run.known
-    assert _vllm_encoder.encoder_run(known, 8192, 1).known
-    assert _vllm_encoder.encoder_run(facts(), 8192, 1) == (0, 0, True)
+    newest = rules("vllm", "0.33.0")
+    assert not _vllm_encoder.encoder_run(other, newest, 8192, 1).known
+    assert _vllm_encoder.encoder_run(known, newest, 8192, 1).known
+    assert _vllm_encoder.encoder_run(facts(), newest, 8192, 1) == (0, 0, True)
+
+
+def test_compiling_copies_the_embedding() -> None:
+    """Qwen3-8B on 0.27.1, RTX 4090, one launch twice: peak 1.18 GiB compiling, 0.19 with its kernels at hand."""
+    qwen = facts(
+        layers=36, vocab_size=151936, mlp_width=12288, name="Qwen3ForCausalLM",
+        compiled_embedding_bytes=2 * 151936 * 4096,
+    )  # fmt: skip
+    found = peak_of(qwen, "0.27.1", 2048, 256)
+    assert found.compile_bytes / GIB == pytest.approx(1.18, abs=0.006)
+    assert (found.compiled_peak_bytes - found.budgeted_counters_bytes) / GIB == pytest.approx(0.19, abs=0.05)
+    assert peak_of(qwen, "0.19.0", 2048, 256).compile_bytes == 0
+    batch = _vllm_profile.Batch(2048, 256, processors=128, compiled=False)
+    assert _vllm_profile.compile_bytes(qwen, rules("vllm", "0.27.1"), batch) == 0
+
+
+@pytest.mark.parametrize(
+    ("config", "version", "gpu", "flags", "pool_gib"),
+    [
+        (QWEN3_8B, "0.27.1", (23.52, (8, 9), "PCIe 4"), {}, 4.92),
+        (LLAMA_31_8B, "0.26.0", (44.35, (8, 6), "PCIe 4"), {"memory_fraction": 0.9}, 23.9),
+        (LLAMA_31_8B, "0.31.0", (79.25, (8, 0), "NVLink 3"), {}, 56.21),
+        (LLAMA_31_8B, "0.19.0", (39.49, (8, 0), "NVLink 3"), {"memory_fraction": 0.9}, 19.92),
+        (QWEN25_7B, "0.24.0", (31.36, (12, 0), "PCIe 5"), {"memory_fraction": 0.9}, 11.92),
+    ],
+)
+def test_pools_on_other_cards(
+    config: dict[str, Any],
+    version: str,
+    gpu: tuple[float, tuple[int, int], str],
+    flags: dict[str, Any],
+    pool_gib: float,
+) -> None:
+    """RTX 4090, A40, two A100, RTX 5090: first starts, as their logs print the pool."""
+    gib, capability, interconnect = gpu
+    card = a_gpu(gib, capability, interconnect=interconnect, id="a100" if capability == (8, 0) else "a-card")
+    assert launched(served(config), card, version, **flags).kv_pool_bytes / GIB == pytest.approx(
+        pool_gib, abs=0.26
+    )
+
+
+def test_a_later_start_may_hold_what_the_first_refuses() -> None:
+    """Qwen3-8B on an RTX 4090, 0.27.1: 35,792 tokens compiling, 43,040 afterwards."""
+    model, card = served(QWEN3_8B), a_gpu(23.52, (8, 9), interconnect="PCIe 4")
+    first = launched(model, card, "0.27.1", context=38000)
+    assert not first.starts
+    assert judge(first)[0] == "tight"
+    assert judge(launched(model, card, "0.27.1", context=40960 + 16384))[0] == "too-small"
+
+
+@pytest.mark.parametrize(
+    ("version", "tried", "gib"),
+    [
+        ("0.17.0", True, 0.13), ("0.19.0", True, 0.25), ("0.19.0", False, 0.13), ("0.24.0", False, 0.13),
+        ("0.27.0", True, 0.13), ("0.31.0", True, 0.13),
+    ],
+)  # fmt: skip
+def test_trying_graphs_counts_where_it_comes_before_the_reading(
+    version: str, tried: bool, gib: float
+) -> None:
+    """0.24 to 0.27 GiB in 31 logs of 0.18 and 0.19; 0.13 on 0.24 where no graph was tried, and again on 0.31."""
+    found = _vllm_budget.non_torch_bytes(rules("vllm", version), a_gpu(), 1, graphs_profiled=tried)
+    assert found / GIB == pytest.approx(gib, abs=0.01)
+
+
+def test_towers_turn_in_their_own_type_since_0_17() -> None:
+    """Qwen3.5-9B on an L40S, 0.19: 2.0 GiB in all beside weights and pool, where a tower alone took 2.6 before."""
+    tower = facts(
+        multimodal=True, model_type="qwen3_5", vision_hidden_size=1152, vision_mlp_rows=4304, vision_mlp_width=4304,
+        name="",
+    )  # fmt: skip
+    found = [
+        _vllm_encoder.encoder_run(tower, rules("vllm", version), 8192, 1).peak_bytes / GIB
+        for version in ("0.16.0", "0.19.0", "0.25.1")
+    ]
+    assert found == pytest.approx([2.58, 1.88, 1.88], abs=0.01)
 
 
 @pytest.mark.parametrize(
@@ -302,3 +421,43 @@ def test_versions_that_nobody_read_are_not_refused_with_certainty() -> None:
         served(QWEN3_14B), a_gpu(), "0.8.5", memory_fraction=0.95, max_num_seqs=256, enforce_eager=True
     )
     assert old.uncertainty_bytes - eager.uncertainty_bytes > 3 * GIB
+
+
+@pytest.mark.parametrize(("version", "concurrency"), [("0.27.1", 24.0), ("0.28.0", 22.5)])
+def test_hybrids_cache_prefixes_by_default_since_0_28(version: str, concurrency: float) -> None:
+    """A log of 0.27.1: 51.7 GiB for a 27B hybrid are 786,432 tokens, 24.00x of 32,768; caching takes a block more."""
+    pool = launched(
+        served(QWEN35_27B),
+        a_gpu(140),
+        version,
+        32768,
+        kv_cache_memory_bytes=round(51.7 * GIB),
+        max_num_seqs=64,
+    )
+    assert pool.max_concurrency == pytest.approx(concurrency)
+
+
+@pytest.mark.parametrize(
+    ("version", "flags", "starts"),
+    [
+        ("0.27.1", {}, False),
+        ("0.27.1", {"max_num_seqs": 256}, True),
+        ("0.27.1", {"enforce_eager": True}, True),
+        ("0.19.0", {}, True),
+    ],
+)
+def test_graphs_of_hybrids_ask_for_a_block_each(version: str, flags: dict[str, Any], starts: bool) -> None:
+    """A log of a 27B hybrid on an H100, 0.27.1: 1,024 sequences, the default, refused; 256 started."""
+    launch = launched(served(QWEN35_27B), a_gpu(), version, **flags)
+    assert launch.starts == starts
+    assert ("exceeds available Mamba cache blocks" in launch.refusal) == (not starts)
+    assert (launch.startable_sequences or 0) > 256 or starts
+
+
+def test_what_a_hybrid_starts_with_is_less_than_its_blocks_by_the_error() -> None:
+    launch = launched(served(QWEN35_27B), a_gpu(), "0.27.1")
+    held = int(launch.refusal.rsplit(" ", 1)[1])
+    assert launch.startable_sequences is not None
+    assert held - launch.startable_sequences == pytest.approx(
+        launch.pool_uncertainty_bytes / launch.kv_pool_bytes * held, abs=1
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from soong.memory.weights import WeightShare, weights_per_gpu
 from soong.models.config_json import Config
 from soong.models.families import read_architecture
 from soong.models.quantization import Quantization, read_quantization, uniform
+from soong.models.resolve import resolve
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture
@@ -48,6 +50,69 @@ def test_loaded_bytes_are_what_the_log_printed(row: dict[str, Any]) -> None:
     loaded = share(row, compute_capability=capability).loaded_bytes / 2**30
     # Two digits are printed; how far Hopper's MXFP4 kernel pads experts is known less exactly.
     assert loaded == pytest.approx(row["gib"], rel=0.006 if row["shape"] == "gpt-oss-20b" else 0.003)
+
+
+CATALOGUED: list[tuple[str, dict[str, Any], float]] = [
+    # The vision tower is packed with the rest: vLLM pull request 35289, then the newest release 0.16.0.
+    ("Qwen/Qwen3.5-27B", {"engine_version": "0.16.0", "packed": "fp8"}, 28.0),
+    # Gemma's class hands its tower nothing: 0.17.2rc1 with `--quantization fp8`.
+    ("google/gemma-4-31B-it", {"engine_version": "0.17.2", "packed": "fp8"}, 31.47),
+    # Whole segments: 0.11.0rc2 on an MI300X.
+    ("google/gemma-3-27b-it", {"engine_version": "0.11.0", "vendor": "amd"}, 51.7891),
+    # An MI300X too, where segments and tensors differ little.
+    ("Qwen/Qwen2.5-14B-Instruct", {"engine_version": "0.17.1", "vendor": "amd"}, 27.63),
+    ("Qwen/Qwen3-Next-80B-A3B-Instruct", {"engine_version": "0.10.2", "tensor_parallel": 2}, 74.2812),
+    ("openai/gpt-oss-120b", {"engine_version": "0.10.1"}, 65.9651),  # vLLM issue 23278, an H100
+    ("RedHatAI/Qwen3-Next-80B-A3B-Instruct-NVFP4", {"engine_version": "0.15.0"}, 44.31),  # vLLM issue 33544
+    ("google/gemma-4-26B-A4B", {"engine_version": "0.19.0", "compute_capability": (8, 0)}, 48.5),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "gib"), CATALOGUED, ids=[f"{name}-{gib}" for name, _, gib in CATALOGUED]
+)
+def test_loaded_bytes_of_the_catalogue_are_what_logs_printed(
+    name: str, options: dict[str, Any], gib: float
+) -> None:
+    found = resolve(name, allow_network=False)
+    assert found.architecture is not None
+    packed = options.get("packed")
+    held = weights_per_gpu(
+        found.architecture,
+        uniform(packed, on_loading=True) if packed else found.quantization,
+        **{"tensor_parallel": 1, "engine": "vllm", **{k: v for k, v in options.items() if k != "packed"}},
+    )
+    assert held.loaded_bytes / 2**30 == pytest.approx(gib, rel=0.0045)
+
+
+def test_gemma_made_keys_for_layers_that_share_them_until_0_29() -> None:
+    """Gemma 4 E4B: vLLM 0.22.1 printed 15.18 GiB and 0.19.2rc1 15.16, buffers of 2,048 tokens among them.
+
+    Of 42 layers the last 18 read another's cache, three of them with heads of 512 numbers, the others of 256; each
+    of their two heads has a row for every number, of keys and of values, and one norm (vLLM pull request 54917).
+    """
+    rows = (
+        (Path(__file__).parents[2] / "benchmarks/accuracy/published/configs.jsonl").read_text().splitlines()
+    )
+    found = next(row for row in map(json.loads, rows) if row["repository"] == "google/gemma-4-E4b-it")
+    config = Config(found["config"])
+    architecture = read_architecture(config)
+    storage = read_quantization(config, dtype=architecture.dtype)
+    before, after = (
+        weights_per_gpu(architecture, storage, tensor_parallel=1, engine="vllm", engine_version=version)
+        for version in ("0.22.1", "0.29.0")
+    )
+    numbers = 3 * 512 + 15 * 256
+    assert before.total_bytes - after.total_bytes == 2 * (numbers * 2 * 2 * 2560 + numbers)
+    buffers = 2 * 2048 * architecture.input_buffer_numbers
+    assert (before.loaded_bytes + buffers) / 2**30 == pytest.approx(15.17, abs=0.02)
+
+
+def test_rocm_printed_whole_segments_until_0_27() -> None:
+    row = {"shape": "llama-8b"}
+    older, newer = (share(row, vendor="amd", engine_version=version) for version in ("0.17.1", "0.28.0"))
+    assert older.total_bytes == newer.total_bytes
+    assert older.loaded_bytes > newer.loaded_bytes == share(row, engine_version="0.28.0").loaded_bytes
 
 
 def test_parts_add_up() -> None:

@@ -98,6 +98,15 @@ def test_modelopt_may_speak_in_a_file_of_its_own() -> None:
     assert labels(found, linear("lm_head", layers=(), part="lm_head")) == {"16-bit": 1}
 
 
+@pytest.mark.parametrize(
+    ("producer", "named"), [({}, True), ({"producer": {"name": "modelopt"}}, True), ({"producer": {}}, False)]
+)
+def test_a_side_file_without_its_producer_is_an_excerpt(producer: dict[str, Any], *, named: bool) -> None:
+    """vLLM 0.33 `modelopt.py` takes the method from `producer.name`; excerpts of the file often leave that out."""
+    stated = Config({**producer, "quantization": {"quant_algo": "NVFP4"}})
+    assert read_quantization(Config({}), stated, dtype="bfloat16").named is named
+
+
 def test_exact_names_leave_single_layers_alone() -> None:
     ignored = ["model.layers.1.mlp.up_proj", "lm_head"]
     found = quantization(

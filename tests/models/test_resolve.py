@@ -10,7 +10,7 @@ import pytest
 import stamina
 
 from soong.errors import ConfigError, CredentialError, NotFoundError, RemoteError, SoongError, UsageError
-from soong.models import resolve as module
+from soong.models import from_hub as module
 from soong.models.resolve import resolve
 from tests.models.test_gguf import META, TENSORS
 from tests.support.gguf_writer import write_gguf

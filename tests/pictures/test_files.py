@@ -8,12 +8,13 @@ from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
 
 from soong.errors import SoongError, UsageError
 from soong.pictures import figures, saving
 from soong.pictures.figure_memory import PARTS, draw_memory
-from soong.pictures.figure_speed import draw_speed, one_two_five
+from soong.pictures.figure_speed import draw_speed
 from soong.pictures.memory_curves import memory_view
 from soong.pictures.palette import DARK, LIGHT, Palette
 from soong.pictures.price_dots import speed_view
@@ -118,7 +119,9 @@ def test_a_page_has_the_figures_as_tables(tmp_path: Path) -> None:
     dots = speed_view(plan).dots
     assert len(rows) == len(dots) + len(memory_view(plan, most=6).curves)
     assert [name for chosen, name in rows if chosen] == ["1× RTX A6000"] * 2
-    assert "<td>42.3 GiB</td>" in html
+    assert plan.chosen is not None
+    assert plan.chosen.footprint is not None
+    assert f"<td>{plan.chosen.footprint.need_bytes / 2**30:.1f} GiB</td>" in html
 
 
 def test_a_name_cannot_break_the_page(tmp_path: Path) -> None:
@@ -210,6 +213,175 @@ def test_panels_keep_to_themselves(model: str, options: dict[str, Any], most: in
     assert all(box.x1 <= figure.bbox.x1 for box in boxes)
 
 
+WHOLE: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("qwen3-32b", {"target": "40", "cloud": "all"}),
+    ("qwen3-32b", {"cloud": "all"}),
+    ("kimi-k2", {}),
+    ("llama-3.1-8b", {"cloud": "all", "rank": "time", "job_tokens": "1B"}),
+    ("qwen3-32b", {"context": 32768, "gpu": "gpu_1x_a6000"}),
+    ("qwen3-32b", {"context": 131072}),
+    ("llama-3.1-8b", {"engine": "llama.cpp", "context": 16384}),
+    ("llama-3.1-8b", {"sequences": 64, "input_tokens": 4000, "output_tokens": 300}),
+    (
+        "gpt-oss-120b",
+        {
+            "cloud": "all",
+            "rank": "cost-per-token",
+            "sequences": 64,
+            "target": "50",
+            "engine": "vllm",
+            "context": 131072,
+        },
+    ),
+    ("deepseek-r1", {"max_price": 2}),
+)
+"""What people ask for, and what was once cut, covered or without a scale."""
+
+
+@pytest.fixture
+def figure_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Figure]:
+    """The figure that is written into a file, to be measured."""
+    from matplotlib.figure import Figure
+
+    kept: list[Figure] = []
+    write = Figure.savefig
+
+    def keep(figure: Figure, *words: Any, **options: Any) -> None:
+        write(figure, *words, **options)
+        kept.append(figure)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+
+    def figure(model: str, options: dict[str, Any], kind: str) -> Figure:
+        saved(a_plan(model, **options), tmp_path / f"{len(kept)}.svg", kind=kind)
+        return kept[-1]
+
+    return figure
+
+
+def all_words(figure: Figure) -> list[Any]:
+    from matplotlib.text import Text
+
+    unseen = {
+        id(tick.label1)
+        for axes in figure.axes
+        for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim()))
+        for tick in axis.get_major_ticks()
+        if not low <= tick.get_loc() <= high
+    }
+    every = [one for one in figure.findobj(Text) if one.get_visible() and one.get_text().strip()]
+    return [one for one in every if id(one) not in unseen]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "options"), WHOLE)
+@pytest.mark.parametrize("kind", ["both", "memory", "speed"])
+def test_every_word_is_on_the_page_and_none_on_another(
+    figure_of: Callable[..., Figure], model: str, options: dict[str, Any], kind: str
+) -> None:
+    if kind == "speed" and not any(one.throughput for one in a_plan(model, **options).candidates):
+        pytest.skip("no speed is known")
+    figure = figure_of(model, options, kind)
+    words = [(one, one.get_window_extent()) for one in all_words(figure)]
+    assert len(words) > 15
+    for one, box in words:
+        assert figure.bbox.x0 <= box.x0, one.get_text()
+        assert box.x1 <= figure.bbox.x1, one.get_text()
+        assert figure.bbox.y0 <= box.y0, one.get_text()
+        assert box.y1 <= figure.bbox.y1, one.get_text()
+        assert "…" not in one.get_text()
+    for (one, a), (other, b) in combinations(words, 2):
+        assert not a.padded(-1).overlaps(b.padded(-1)), (one.get_text(), other.get_text())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "options"), WHOLE)
+def test_what_the_picture_must_show(
+    figure_of: Callable[..., Figure], model: str, options: dict[str, Any]
+) -> None:
+    plan = a_plan(model, **options)
+    figure = figure_of(model, options, "both")
+    memory = memory_view(plan, most=6)
+    for axes in figure.axes:
+        if axes.get_yscale() == "log":
+            for axis, (low, high) in ((axes.xaxis, axes.get_xlim()), (axes.yaxis, axes.get_ylim())):
+                ticks = [tick for tick in axis.get_ticklocs() if low <= tick <= high]
+                assert len(ticks) >= 3, ticks
+                assert all(label.get_text() for label in axis.get_ticklabels())
+            continue
+        (dot,) = [line for line in axes.lines if line.get_marker() == "o"]
+        (context, need), *_ = np.asarray(dot.get_xydata())
+        assert context == memory.context_tokens
+        assert axes.get_ylim()[0] <= need <= axes.get_ylim()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("model", "options"), [*WHOLE, *PLANS])
+@pytest.mark.parametrize("half", [False, True])
+def test_what_is_shown_has_its_name(model: str, options: dict[str, Any], half: bool) -> None:
+    plan = a_plan(model, **options)
+    if not any(one.throughput for one in plan.candidates):
+        pytest.skip("no speed is known")
+    view = speed_view(plan)
+    area = figures.halves(figures.WHOLE)[1] if half else figures.WHOLE
+    (axes,) = drawn(lambda made, place: draw_speed(made, place, view), area).axes
+    names = [text for text in axes.texts if "×" in text.get_text()]
+    bold = [text.get_text().split("\n")[0] for text in names if text.get_fontweight() == "bold"]
+    assert bold == [dot.name for dot in view.dots if dot.shown]
+    assert len(bold) == 1
+    named = {text.get_text().split("\n")[0] for text in names}
+    wanted = {dot.name for dot in view.to_name}
+    assert len(named & wanted) >= 0.6 * len(wanted), wanted - named
+    boxes = [(text, text.get_window_extent()) for text in names]
+    for before, after in pairwise(view.front):
+        steps = [
+            (before.usd_per_hour, before.tokens_per_second),
+            (after.usd_per_hour, before.tokens_per_second),
+            (after.usd_per_hour, after.tokens_per_second),
+        ]
+        for one, other in pairwise(axes.transData.transform(steps)):
+            for text, box in boxes:
+                missed = (
+                    max(one[0], other[0]) <= box.x0 or min(one[0], other[0]) >= box.x1
+                    or max(one[1], other[1]) <= box.y0 or min(one[1], other[1]) >= box.y1
+                )  # fmt: skip
+                assert missed, f"the front strikes through {text.get_text()}"
+
+
+def test_a_crowd_is_small_and_grey() -> None:
+    few, many = (
+        max(_sizes_of_beaten(speed_view(a_plan("qwen3-32b", **options))))
+        for options in ({}, {"cloud": "all"})
+    )
+    assert many < few < 8
+
+
+def _sizes_of_beaten(view: Any) -> list[float]:
+    (axes,) = drawn(lambda made, place: draw_speed(made, place, view)).axes
+    colour = LIGHT.beaten
+    return [line.get_markersize() for line in axes.lines if line.get_markeredgecolor() == colour]
+
+
+def test_the_figures_are_those_of_the_plans_table(tmp_path: Path) -> None:
+    from soong.cli.views.candidates import dollars, rate
+
+    plan = a_plan("qwen3-32b", context=32768)
+    html = saved(plan, tmp_path / "speed.html")
+    svg = saved(plan, tmp_path / "speed.svg")
+    checked = 0
+    for candidate in plan.candidates:
+        speed, cost = candidate.throughput, candidate.usd_per_million_output_tokens
+        if candidate.starts and speed is not None and cost is not None:
+            each = rate(speed.decode_tokens_per_second_per_user)
+            assert f"<td>{each}</td><td>{speed.load.sequences}</td>" in html
+            assert f"<td>${dollars(cost)}</td>" in html
+            assert re.search(
+                rf"/hour, {re.escape(each)} tokens/s for each of .*\${re.escape(dollars(cost))} per", svg
+            )
+            checked += 1
+    assert checked > 5
+
+
 @pytest.mark.parametrize("palette", [LIGHT, DARK])
 def test_parts_that_touch_differ_in_lightness(palette: Palette) -> None:
     from_light = {colour: name for name, colour in LIGHT._asdict().items()}
@@ -233,11 +405,6 @@ def luminance(colour: str) -> float:
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
     )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def test_round_figures_of_an_axis() -> None:
-    assert one_two_five(0.8, 30) == [1, 2, 5, 10, 20]
-    assert one_two_five(0.8, 3000) == [1, 10, 100, 1000]
 
 
 def test_nothing_is_overwritten_by_accident(tmp_path: Path) -> None:

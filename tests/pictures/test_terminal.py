@@ -74,7 +74,8 @@ def test_the_curve_is_where_the_need_is() -> None:
     (row,) = [row for row, line in enumerate(lines[: terminal.ROWS]) if letter in line[7:]]
     last = next(one for one in curve.points if one.context_tokens == curve.starts_to)
     percent = 100 * last.need_bytes / curve.total_bytes
-    assert abs((terminal.ROWS - row - 0.5) * 10 - percent) <= 10
+    top = int(lines[0].split("%")[0])
+    assert abs((terminal.ROWS - row - 0.5) * top / terminal.ROWS - percent) <= top / terminal.ROWS
     share = (lines[row].rindex(letter) - 7) / 72
     assert share == pytest.approx(
         math.log2(last.context_tokens / 1024) / math.log2(view.limit_tokens / 1024), abs=0.03
@@ -90,6 +91,54 @@ def test_every_dot_of_the_front_has_its_letter_and_line() -> None:
         assert re.search(rf"[▶ ] {letter} {re.escape(dot.name)} +\${dot.usd_per_hour:.2f}/hour", legend)
     (marked,) = re.findall(r"^▶ \w (1× RTX A6000) ", legend, re.MULTILINE)
     assert marked == next(dot.name for dot in view.dots if dot.chosen)
+
+
+def test_the_sheet_reaches_the_need_at_the_asked_context() -> None:
+    view = memory_view(a_plan("llama-3.1-8b", sequences=64, context=8192), most=5)
+    lines = STYLED.sub("", terminal.memory_plot(view, columns=80, ascii_only=False)).splitlines()
+    top = int(lines[1].split("%")[0])
+    needs = [
+        100 * point.need_bytes / curve.total_bytes
+        for curve in view.curves
+        for point in curve.points
+        if point.context_tokens == 8192 and curve.starts_to
+    ]
+    assert 100 < max(needs) <= top
+    pointing = lines[1 + terminal.ROWS + 2]
+    assert "▲ 8k asked for" in pointing
+    ticks = lines[1 + terminal.ROWS + 1]
+    assert abs(pointing.index("▲") - ticks.index(" 8k") - 1) <= 1
+
+
+@pytest.mark.parametrize(("model", "options"), [("kimi-k2", {}), ("qwen3-32b", {"gpu": "gpu_1x_a6000"})])
+def test_three_figures_on_each_axis(model: str, options: dict[str, Any]) -> None:
+    text = STYLED.sub(
+        "", terminal.speed_plot(speed_view(a_plan(model, **options)), columns=80, ascii_only=False)
+    )
+    lines = text.splitlines()
+    assert sum("┤" in line for line in lines) >= 3
+    (axis,) = [line for line in lines if "└" in line]
+    assert axis.count("┴") >= 3
+
+
+def test_a_batch_says_how_large_it_is() -> None:
+    plan = a_plan("qwen3-32b", target="40")
+    text = STYLED.sub("", terminal.speed_plot(speed_view(plan), columns=80, ascii_only=False))
+    assert plan.chosen is not None
+    assert plan.chosen.throughput is not None
+    many = plan.chosen.throughput.load.sequences
+    assert many > 1
+    assert f"({many} on 1× GH200 96 GB)" in text
+    assert "at least 40" in text or "with 40 tokens/s for each user" in text
+
+
+def test_where_none_will_do_the_fastest_is_named() -> None:
+    view = speed_view(a_plan("qwen3-32b", target="5000"))
+    assert not view.front
+    text = STYLED.sub("", terminal.speed_plot(view, columns=100, ascii_only=False))
+    (name,) = [dot.name for dot in view.dots if dot.shown]
+    (letter,) = re.findall(rf"^  (\w) {re.escape(name)} ", text, re.MULTILINE)
+    assert f"{letter} is the fastest that fits" in text
 
 
 def test_without_the_library_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -68,6 +69,23 @@ def test_a_curve_stops_where_the_plan_stops(model: str) -> None:
                 beyond = (stop or view.least_tokens - 1) + 1
                 assert as_planned(model, beyond, curve, sequences=2).verdict not in verdicts
     assert stops, "a picture in which nothing stops proves nothing"
+
+
+@pytest.mark.parametrize("lengths", [{"input_tokens": 4000, "output_tokens": 300}, {}])
+def test_a_curve_has_no_step_at_what_was_asked(lengths: dict[str, object]) -> None:
+    """What several sequences take is the same question at every context."""
+    view = memory_view(a_plan("llama-3.1-8b", sequences=64, context=8192, **lengths), most=6)
+    for curve in view.curves:
+        for before, after in pairwise(curve.points):
+            assert before.kv_bytes <= after.kv_bytes, (curve.name, before.context_tokens)
+            grown = after.context_tokens / before.context_tokens
+            assert after.kv_bytes <= before.kv_bytes * grown * 1.02, (curve.name, before.context_tokens)
+
+
+def test_a_context_beyond_the_models_limit_is_drawn_all_the_same() -> None:
+    plan = a_plan("qwen3-32b", context=131072)
+    assert {one.verdict for one in plan.candidates} == {"unsupported"}
+    assert len(memory_view(plan, most=6).curves) == 6
 
 
 def test_the_axis_ends_at_the_models_limit_or_at_what_was_asked() -> None:
@@ -154,6 +172,37 @@ def test_the_caption_says_what_and_when() -> None:
     assert "Prices: lambda, 2026-" in told.footer[0]
     assert told.with_notes("", "") is told
     assert told.with_notes("", "one", "two").footer[0] == "one · two"
+
+
+def test_the_caption_says_what_the_speeds_are_for() -> None:
+    """Naming the usual context is another load, and must be seen to be one."""
+    unsaid, said, batch, slow = (
+        caption(a_plan("qwen3-32b", **options), drawn_on="2026-11-23", version="1")
+        for options in ({}, {"context": 32768}, {"target": "40"}, {"target": "5000"})
+    )
+    assert (
+        "32,768 tokens of context, one sequence · speed for 1,024 tokens in and 1,024 out" in unsaid.workload
+    )
+    assert (
+        "32,768 tokens of context, one sequence · speed for 31,744 tokens in and 1,024 out" in said.workload
+    )
+    assert "as many sequences as will do" in batch.workload
+    assert "one sequence" not in batch.workload
+    assert slow.title == "qwen3-32b: nothing that fits gives each user 5000 tokens/s"
+
+
+def test_the_title_says_what_the_text_says() -> None:
+    from soong.cli.views.plan import screen
+
+    for model, options, said in (
+        ("qwen3-32b", {"target": "5000"}, "nothing that fits gives each user 5000 tokens/s"),
+        ("llama-3.1-8b", {"max_price": 0.7}, "nothing fits with 10% to spare"),
+        ("kimi-k2", {"max_price": 2}, "nothing considered here runs"),
+    ):
+        plan = a_plan(model, **options)
+        assert plan.chosen is None
+        assert said in caption(plan, drawn_on="2026-11-23", version="1").title
+        assert said in screen(plan).lower()
 
 
 def test_prices_are_named_with_their_days() -> None:

@@ -81,7 +81,7 @@ requests_strategy = st.fixed_dictionaries(
         "region": st.just("north"),
         "max_price": st.sampled_from([1.0, 3.0]),
         "gpu_count": st.sampled_from([1, 2]),
-        "job_tokens": st.just("5M"),
+        "job_tokens": st.sampled_from(["5M", "60k"]),
     },
 )
 
@@ -99,10 +99,10 @@ def brute_force(request: dict[str, Any], offers: Sequence[Offer]) -> tuple[bool,
             continue
         if "max_price" in request and one.usd_per_hour > request["max_price"]:
             continue
-        places = {"cloud", "region", "max_price", "gpu_count", "rank", "job_tokens"}
+        places = {"cloud", "region", "max_price", "gpu_count", "rank"}
         alone = {key: value for key, value in request.items() if key not in places}
-        if request["rank"] != "price":  # what makes the batch a searched one, and bounds it
-            alone |= {key: request[key] for key in ("rank", "job_tokens") if key in request}
+        if request["rank"] != "price":  # what makes the batch a searched one
+            alone["rank"] = request["rank"]
         document = plan_document(make_plan(read_request(alone), offers=[one], allow_network=False))
         score = score_of(document["candidates"][0], request)
         if score is not None:
@@ -306,6 +306,8 @@ def test_the_json_tells_speed_cost_front_and_job() -> None:
         "sequences",
         "input_tokens",
         "output_tokens",
+        "requests",
+        "burst_seconds",
         "low_factor",
         "high_factor",
         "bound",

@@ -82,6 +82,16 @@ def test_a_given_fraction_is_left_alone() -> None:
     assert candidate.verdict == "too-small"
 
 
+def test_a_hybrid_is_started_with_fewer_sequences_than_vllm_s_default() -> None:
+    """A log of Qwen3.8-27B-FP8 on an H100, vLLM 0.27.1: the default, 1,024, does not start; 256 do."""
+    wish: dict[str, Any] = {"engine": "vllm", "engine_version": "0.27.1", "gpu": "h100-80gb-sxm5"}
+    candidate = plan("qwen3.8-27b", **wish).candidates[0]
+    argv = candidate.engine_argv
+    assert candidate.verdict == "fits"
+    assert 256 <= int(argv[argv.index("--max-num-seqs") + 1]) < 694
+    assert plan("qwen3.8-27b", max_num_seqs=1024, **wish).candidates[0].verdict == "too-small"
+
+
 def test_a_fixed_pool_has_its_tokens_on_any_card() -> None:
     small = plan("llama-3.1-70b", engine="vllm", gpu="l4-24gb", kv_cache_memory="10GiB").candidates[0]
     assert small.verdict == "too-small"
@@ -125,6 +135,11 @@ def test_an_asked_split_that_cannot_be_is_unsupported() -> None:
         {"sequences": 1.5},
         {"gpu_memory": "-1GiB"},
         {"gpu_memory": float("nan")},
+        {"gpu_memory": "1"},
+        {"gpu_memory": 1000},
+        {"gpu_memory": "1023MiB"},
+        {"cloud": ","},
+        {"cloud": " , ,"},
         {"memory_fraction": 0},
         {"memory_fraction": "most"},
         {"kv_dtype": "int3"},
@@ -141,6 +156,12 @@ def test_an_asked_split_that_cannot_be_is_unsupported() -> None:
 def test_nonsense_is_refused_in_words(options: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         plan(**options)
+
+
+@pytest.mark.parametrize("engine", ["sglang", "vllm", "llama.cpp"])
+def test_the_smallest_gpu_is_too_small_and_no_error(engine: str) -> None:
+    found = plan("qwen3-235b-a22b", gpu_memory="1GiB", engine=engine)
+    assert [one.verdict for one in found.candidates] == ["too-small"]
 
 
 def test_a_context_beyond_the_models_limit_is_refused_as_the_engine_does() -> None:
@@ -162,3 +183,52 @@ def test_numbers_and_words_mean_the_same() -> None:
         {"model": "m", "context": 32768, "gpu_memory": 80 * 2**30, "max_price": 2.5, "hours": 1.5}
     )
     assert words == numbers
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_sequences_of_a_stated_length_take_that_length_and_not_the_context(engine: str) -> None:
+    """By the engines' own blocks, with the context's one sequence as the least."""
+    stated = {"gpu": "gh200", "engine": engine, "context": 32768, "sequences": 8, "kv_cache_memory": "60GiB"}
+    full = _workload_bytes(**stated)
+    usual = _workload_bytes(**stated, input_tokens=4000, output_tokens=300)
+    as_context = _workload_bytes(**{**stated, "context": 4304})
+    alone = _workload_bytes(**{**stated, "sequences": 1})
+    assert usual < full / 7
+    assert usual == pytest.approx(as_context, rel=0.01)
+    assert _workload_bytes(**stated, input_tokens=400, output_tokens=30) == alone
+
+
+def _workload_bytes(**options: Any) -> int:
+    footprint = plan("qwen3-32b", **options).candidates[0].footprint
+    assert footprint is not None
+    return int(footprint.workload_kv_bytes)
+
+
+def test_lengths_decide_the_machine_and_not_the_catalogues_context() -> None:
+    lengths = {"input_tokens": 4000, "output_tokens": 300, "sequences": 8}
+    said, short = plan("qwen3-32b", **lengths), plan("qwen3-32b", **lengths, context=4300)
+    assert said.chosen is not None
+    assert short.chosen is not None
+    assert said.chosen.name == short.chosen.name
+    assert said.workload.context_tokens == 32768
+
+
+def test_more_sequences_than_the_pool_holds_are_told_by_their_length() -> None:
+    found = plan("qwen3-32b", gpu="gh200", input_tokens=4000, output_tokens=300, sequences=200).candidates[0]
+    assert found.verdict == "tight"
+    assert "200 sequences of 4,300 tokens" in " ".join(found.reasons)
+
+
+@pytest.mark.parametrize("word", ["rtx4090", "p4d.24xlarge"])
+def test_a_named_machine_has_the_price_of_whoever_rents_it(word: str) -> None:
+    found = plan("llama-3.1-8b", gpu=word)
+    assert found.chosen is not None
+    assert found.chosen.offer is not None
+    assert not found.chosen.offer.launchable
+
+
+def test_a_named_machine_of_the_usual_clouds_keeps_their_price() -> None:
+    for gpu in ("h100-80gb-sxm5", "gpu_1x_a10"):
+        offer = plan("llama-3.1-8b", gpu=gpu).candidates[0].offer
+        assert offer is not None
+        assert offer.cloud == "lambda"

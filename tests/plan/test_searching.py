@@ -14,7 +14,8 @@ from soong.plan.cheaper import CLEARLY_CHEAPER, cheaper_format
 from soong.plan.document import plan_document
 from soong.plan.planner import make_plan
 from soong.plan.quality import NOTHING_LOST, kv_cache_loss, losses, weights_loss
-from soong.plan.searching import alternatives
+from soong.plan.request import read_request
+from soong.plan.searching import Alternative, alternatives
 
 if TYPE_CHECKING:
     from soong.plan.plan import Plan
@@ -153,3 +154,77 @@ def test_the_json_of_a_search() -> None:
     assert other["weights_loss"]["source"]
     assert other["candidate"]["offer"]["usd_per_hour"] > 0
     assert other["words"][0] == "qwen2.5-coder-32b-int4"
+
+
+@pytest.mark.parametrize("options", [{}, {"context": 32768}, {"sequences": 4}])
+def test_every_way_is_compared_under_the_plans_own_load(options: dict[str, Any]) -> None:
+    """A speed for other lengths is another question, and a cost per token with it."""
+    asked = plan("qwen3-32b", **options)
+    for one in alternatives(asked):
+        speed = one.candidate.throughput
+        if speed is not None and one.context_tokens == asked.workload.context_tokens:
+            assert (speed.load.input_tokens, speed.load.output_tokens) == (
+                asked.load.input_tokens,
+                asked.load.output_tokens,
+            )
+
+
+def test_the_words_of_a_way_ask_for_the_very_figures_shown() -> None:
+    asked = plan("qwen2.5-coder-32b", sequences=2, max_price=20)
+    others = [one for one in alternatives(asked) if not one.as_asked]
+    assert others
+    for one in others:
+        again = plan(one.words[0], **_options(one.words[1:])).chosen
+        assert again is not None
+        assert again.name == one.candidate.name
+        assert again.usd_per_million_output_tokens == one.candidate.usd_per_million_output_tokens
+
+
+SAID: dict[str, Any] = {
+    "gpu": "my-card",
+    "gpu_memory": 85_899_345_921,
+    "engine": "vllm",
+    "memory_fraction": 0.8512345678,
+    "kv_cache_memory": 21_474_836_480,
+    "max_num_seqs": 48,
+    "max_num_batched_tokens": 4096,
+    "enforce_eager": True,
+    "expert_parallel": True,
+    "spot": True,
+    "cloud": "lambda,runpod",
+    "max_price": 12.3456789,
+    "requests": 300,
+    "lengths": "same",
+    "rank": "time",
+    "target": 12.5,
+}
+
+
+def test_the_words_leave_out_nothing_that_was_said() -> None:
+    """Each is an option of the command, and all together make the same request."""
+    from soong.cli.plan import command
+
+    asked = read_request({"model": "gpt-oss-20b", **SAID})
+    machine = plan("gpt-oss-20b", gpu="h100-80gb-sxm5").candidates[0]
+    words = Alternative(
+        request=asked,
+        label="",
+        repository="",
+        context_tokens=8192,
+        candidate=machine,
+        weights_loss=None,
+        kv_cache_loss=None,
+    ).words
+    known = {word for option in command.params for word in option.opts}
+    assert {word for word in words if word.startswith("--")} <= known
+    assert read_request({"model": words[0], **_options(words[1:])}) == asked
+
+
+def _options(words: tuple[str, ...]) -> dict[str, Any]:
+    """Words as a person types them; a flag has no value."""
+    found: dict[str, Any] = {}
+    for word, after in zip(words, (*words[1:], "--"), strict=True):
+        if word.startswith("--"):
+            name = word.removeprefix("--").replace("-", "_")
+            found[name] = True if after.startswith("--") else after
+    return found

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from soong.connect.remote import boot
-from tests.remote.conftest import KEY, end_marked, eventually, old_python, program
+from soong.connect.programs import programs
+from soong.connect.remote.boot import orders, progress, sharing, weights
+from tests.remote.conftest import KEY, end_marked, eventually, old_python
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,8 +37,8 @@ class Machine:
         self.home = root / "home" / ".soong"
         self.home.mkdir(parents=True)
         self.started: list[subprocess.Popen[bytes]] = []
-        for name in ("boot.py", "gate.py", "cuda_check.py"):
-            (self.home / name).write_bytes(program(name).read_bytes())
+        for name, content in programs().items():
+            (self.home / name).write_bytes(content)
         self.engine = Path(__file__).with_name("fake_engine.py")
         (self.home / "api_key").write_text(KEY)
         self.environment = {
@@ -485,7 +486,7 @@ def test_a_model_that_cannot_chat_is_said_to_be_so(
 ) -> None:
     for name, content in files.items():
         (tmp_path / name).write_text(content)
-    assert ("no chat template" in boot.without_chats(tmp_path, engine)) is said
+    assert ("no chat template" in weights.without_chats(tmp_path, engine)) is said
 
 
 def test_the_engine_gets_the_template_as_a_file(machine: Machine) -> None:
@@ -500,10 +501,10 @@ def test_the_engine_gets_the_template_as_a_file(machine: Machine) -> None:
 
 def test_a_filesystem_that_is_not_mounted_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SOONG_ROOT", str(tmp_path))
-    assert boot.mounted("{root}/lambda/nfs/mine") == ""
+    assert orders.mounted("{root}/lambda/nfs/mine") == ""
     (tmp_path / "lambda" / "nfs" / "mine").mkdir(parents=True)
-    assert boot.mounted("{root}/lambda/nfs/mine") == f"{tmp_path}/lambda/nfs/mine"
-    assert boot.mounted("/kept/here") == "/kept/here"
+    assert orders.mounted("{root}/lambda/nfs/mine") == f"{tmp_path}/lambda/nfs/mine"
+    assert orders.mounted("/kept/here") == "/kept/here"
 
 
 def test_an_environment_that_was_broken_off_is_made_anew(machine: Machine) -> None:
@@ -557,22 +558,22 @@ def test_packages_that_are_not_to_be_had_are_said(machine: Machine) -> None:
     ],
 )
 def test_last_words_are_understood(said: str, reason: str) -> None:
-    assert boot.reason_of([said], 1, oom_kills=0) == reason
+    assert progress.reason_of([said], 1, oom_kills=0) == reason
 
 
 def test_the_systems_killer_is_recognised() -> None:
-    assert boot.reason_of(["working"], -9, oom_kills=1) == "killed-oom"
+    assert progress.reason_of(["working"], -9, oom_kills=1) == "killed-oom"
 
 
 def test_a_lock_of_another_machine_is_waited_for_until_it_is_stale(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     lock.write_text("other:host:1")
-    assert not boot.lock_taken(lock, "me")
-    assert not boot.lock_taken(lock, "me")
-    old = time.time() - 2 * boot.STALE_LOCK_SECONDS
+    assert not sharing.lock_taken(lock, "me")
+    assert not sharing.lock_taken(lock, "me")
+    old = time.time() - 2 * sharing.STALE_LOCK_SECONDS
     os.utime(lock, (old, old))
-    assert not boot.lock_taken(lock, "me")
-    assert boot.lock_taken(lock, "me")
+    assert not sharing.lock_taken(lock, "me")
+    assert sharing.lock_taken(lock, "me")
     assert lock.read_text() == "me"
 
 
@@ -591,6 +592,6 @@ def test_halves_that_nothing_can_go_on_with_are_removed(tmp_path: Path) -> None:
     resumable = folder / f"MVShNYG3D1RZMjG9DGZiBolSwrg=.{'e2' * 32}.incomplete"
     for path in (lost, resumable):
         path.write_bytes(b"half")
-    boot.drop_lost(tmp_path)
+    weights.drop_lost(tmp_path)
     assert not lost.exists()
     assert resumable.exists()

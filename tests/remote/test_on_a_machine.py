@@ -15,11 +15,12 @@ import pytest
 from soong.clouds.sandbox import process
 from soong.clouds.sandbox.provider import SandboxProvider
 from soong.connect import keys, probing, ssh
+from soong.connect.programs import programs
 from soong.launch.boot_script import lease_file, user_data
 from soong.launch.provider import LaunchRequest
 from soong.lease.lease import make_lease
 from tests.lease.test_ledger import a_rental
-from tests.remote.conftest import KEY, eventually, program
+from tests.remote.conftest import KEY, eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -93,8 +94,8 @@ def test_served_watched_extended_and_stopped_at_the_end(provider: SandboxProvide
     assert abs(said["now"] - provider.clock.now()) < 3600
     assert said["gpu_utilization_percent"] is None or 0 <= said["gpu_utilization_percent"] <= 100
 
-    for name in ("boot.py", "gate.py", "cuda_check.py"):
-        send(host, name, program(name).read_bytes())
+    for name, content in programs().items():
+        send(host, name, content)
     send(host, "fake_engine.py", Path(__file__).with_name("fake_engine.py").read_bytes())
     send(host, "api_key", KEY.encode())
     engine = {"argv": ["{python}", "fake_engine.py", "{port}"], "port": 0}

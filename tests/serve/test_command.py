@@ -59,8 +59,8 @@ print("accepted")
 }
 
 
-def built(word: str, engine: str) -> Command | None:
-    plan = make_plan(read_request({"model": word, "engine": engine}))
+def built(word: str, engine: str, **options: Any) -> Command | None:
+    plan = make_plan(read_request({"model": word, "engine": engine, **options}))
     argv = next((one.engine_argv for one in plan.candidates if one.engine_argv), None)
     return engine_command(argv, plan.model, version=plan.settings.version) if argv else None
 
@@ -131,8 +131,10 @@ def test_a_version_that_is_not_pinned_is_refused_before_money_moves() -> None:
 def test_a_format_that_was_assumed_cannot_be_served() -> None:
     model = resolve("starcoder2-15b", quantization="int4")
     assert model.quantization.assumed
+    planned = make_plan(read_request({"model": "starcoder2-15b", "quantization": "int4", "engine": "vllm"}))
+    assert {one.engine_argv for one in planned.candidates} == {()}
     with pytest.raises(UsageError, match="no repository"):
-        engine_command(("vllm", "serve", "x"), model, version="0.33.0")
+        engine_command((), model, version="0.33.0")
 
 
 @pytest.mark.slow
@@ -148,6 +150,10 @@ def test_the_engines_own_parser_takes_every_command(engine: str) -> None:
             words = [word.replace("{port}", "30000").replace("{model}", row.hf_path) for word in made.argv]
             argvs.append(words[2:] if engine == "vllm" else words[3:])
     assert len(argvs) > 80
+    apart = built("minimax-m2.5", engine, gpu="h200", gpu_count=8, expert_parallel=True)
+    assert apart is not None
+    argvs.append([word.replace("{port}", "30000") for word in apart.argv[2 if engine == "vllm" else 3 :]])
+    assert {"--enable-expert-parallel", "--ep-size"} & set(argvs[-1])
     asked = subprocess.run(
         [python, "-c", PARSE[engine]], input=json.dumps(argvs), capture_output=True, text=True, check=False
     )

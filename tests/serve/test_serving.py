@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from soong.connect.machine import programs
+from soong.connect.programs import programs
 from soong.errors import TimedOutError
 from soong.lease.clock import WallClock
 from soong.plan.planner import make_plan

@@ -13,7 +13,7 @@ from soong.gpus.gpu import Gpu
 from soong.memory.footprint import EngineSettings, ServedModel
 from soong.models.resolve import resolve
 from soong.plan.candidates import served_model
-from soong.speed.roofline import largest_batch, throughput
+from soong.speed.roofline import crowding_seconds, largest_batch, prepare, throughput
 from soong.speed.throughput import Load, Throughput
 from soong.speed.work import work_of
 from soong.tables import packaged
@@ -326,3 +326,62 @@ def test_gpus_come_in_the_order_that_one_person_measured() -> None:
         for gpu in measured
     ]
     assert speeds == sorted(speeds)
+
+
+class TestPassesThatMix:
+    """vLLM reads prompts and decodes in one pass; FlashAttention 2 is slow at it (vLLM pull request 58013)."""
+
+    busy = load(128, prompt=512, answer=128)  # a prompt in every step
+
+    def crowding(
+        self, model: str, gpu: str, *, engine: str = "vllm", version: str = "0.33.0", at: Load = busy
+    ) -> float:
+        """Seconds that a step takes longer."""
+        found = prepare(served(model), find_gpu(gpu), EngineSettings(name=engine, version=version), 1)
+        assert found is not None
+        return crowding_seconds(found, at, at.sequences, at.input_tokens + at.output_tokens / 2)
+
+    @pytest.mark.parametrize("gpu", ["a100-80gb-sxm4", "a100-40gb-pcie", "rtx4090", "rtxpro6000"])
+    def test_it_is_slow_where_vllm_takes_flash_attention_2(self, gpu: str) -> None:
+        assert self.crowding("qwen3-8b", gpu) > 0.001
+
+    @pytest.mark.parametrize(
+        ("model", "gpu", "engine", "version"),
+        [
+            ("qwen3-8b", "h100", "vllm", "0.33.0"),
+            ("qwen3-8b", "b200", "vllm", "0.33.0"),
+            ("qwen3-8b", "a100-80gb-sxm4", "sglang", "0.5.23"),
+            ("gpt-oss-20b", "a100-80gb-sxm4", "vllm", "0.33.0"),
+            ("deepseek-coder-v2-lite", "a100-80gb-sxm4", "vllm", "0.33.0"),
+        ],
+        ids=["FlashAttention 3", "FlashAttention 4", "apart", "sinks", "MLA"],
+    )
+    def test_it_is_not_elsewhere(self, model: str, gpu: str, engine: str, version: str) -> None:
+        assert self.crowding(model, gpu, engine=engine, version=version) == 0
+
+    def test_a_tile_of_rows_is_multiplied_for_one(self) -> None:
+        """64 rows of 40 heads with 128 numbers, twice, for 40 layers and every token of the past."""
+        gpu = find_gpu("a100-80gb-sxm4")
+        flops = 64 * 2 * 40 * (128 + 128) * 40 * 128 * 576
+        longest = flops / (gpu.dense_flops["bf16"] * 0.3)
+        found = self.crowding("qwen3-14b", "a100-80gb-sxm4")
+        assert flops / gpu.dense_flops["bf16"] * 0.5 < found < longest
+
+    def test_rare_prompts_disturb_rarely(self) -> None:
+        often, rarely = (
+            self.crowding("qwen3-8b", "a100-80gb-sxm4", at=load(32, prompt=512, answer=answer))
+            for answer in (32, 3200)
+        )
+        assert rarely < 0.2 * often
+
+    def test_long_prompts_disturb_once_for_each_of_their_passes(self) -> None:
+        found = prepare(
+            served("qwen3-8b"), find_gpu("a100-80gb-sxm4"), EngineSettings(name="vllm", version="0.33.0"), 1
+        )
+        assert found is not None
+        assert found.chunk == 2048
+        short, long = (
+            crowding_seconds(found, load(4, prompt=prompt, answer=2000), 4, 9000) for prompt in (2000, 8000)
+        )
+        assert short > 0
+        assert long == pytest.approx(4 * short, rel=0.02)

@@ -48,6 +48,16 @@ def skypilot(text: str) -> dict[str, Any]:
     }
 
 
+def skypilot_lacks(cloud: str) -> dict[str, Any]:
+    """The features that SkyPilot's own code denies at a cloud, by its name there."""
+    import sky
+    from sky.utils import registry
+
+    resources = sky.Resources(infra=cloud)
+    denied = registry.CLOUD_REGISTRY.from_str(cloud)._unsupported_features_for_resources(resources)
+    return {"lacks": sorted(feature.name for feature in denied)}
+
+
 def _service(task: Any) -> dict[str, Any] | None:
     from sky.serve import serve_utils
 
@@ -145,6 +155,7 @@ def shell(text: str) -> dict[str, Any]:
 
 PARSERS = {
     "skypilot": skypilot,
+    "skypilot-lacks": skypilot_lacks,
     "dstack": dstack,
     "kubernetes": kubernetes,
     "compose": compose,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from soong.cli import output, prompts
+from soong import units
+from soong.cli import output, prompts, times
 from soong.cli.exit_codes import ExitCode
 from soong.errors import NothingFitsError, UsageError
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from soong.plan.plan import Candidate as Planned
     from soong.plan.plan import Plan
 
+REHEARSAL = "sandbox"
 LONG_HOURS = 4.0
 """A lease longer than this needs somebody else than this computer to end it, or the person's word."""
 
@@ -87,6 +89,76 @@ def name_of(account: Account, wish: Wish, plan: Plan) -> str:
     return next(name for name in (base, *(f"{base}-{number}" for number in range(2, 1000))) if is_free(name))
 
 
+def serving_seconds(account: Account, wish: Wish, plan: Plan) -> float:
+    """How long it may take from a machine that is up to a model that answers; 0 where nothing is served."""
+    from soong.serve.orders import longest_seconds
+    from soong.settings import config
+
+    has_engine = bool(config.value("serve.environment", flag=wish.engine_env or None))
+    if not wish.serves or (account.provider.cloud == REHEARSAL and not has_engine):
+        return 0.0
+    downloads = plan.model.source in {"catalogue", "hub"}
+    return longest_seconds(plan.model.weights_bytes, installs=not has_engine, downloads=downloads)
+
+
+def check_length(
+    account: Account, wish: Wish, plan: Plan, terms: Terms, first: Planned, out: output.Output
+) -> None:
+    """Refuse a lease that is over before the machine can be used; warn where it may be before the model answers.
+
+    Args:
+        first: the cheapest that may be had.
+
+    Raises:
+        TooShortError: it is over before; says what makes sense.
+    """
+    from soong.launch import booting
+    from soong.launch.starting import hours_of
+    from soong.serve.orders import SLOWEST_BYTES_PER_SECOND
+
+    usd_per_hour = first.offer.usd_per_hour if first.offer else 0.0
+    hours, rate = hours_of(terms, usd_per_hour), usd_per_hour * terms.count
+    serving, cloud = serving_seconds(account, wish, plan), account.provider.cloud
+    try:
+        booting.check(cloud, hours, first.gpu_count, rate, serving_seconds=serving)
+    except booting.TooShortError as error:
+        if wish.joins is not None and hours >= (wish.hours or 0.0):  # not the money: the group itself ends
+            error.hints = (f"soong extend 1 {wish.joins.name}",)
+        raise
+    boot = booting.usual_seconds(cloud, first.gpu_count)
+    ready = booting.ready_seconds(cloud, first.gpu_count)
+    if (
+        not serving
+        or wish.joins is not None
+        or hours * 3600 >= ready + serving
+        or cloud == booting.RUNS_ALREADY
+    ):
+        return
+    needed = f"{booting.least_words(ready + serving + booting.USE_SECONDS, rate)} would do even then"
+    if (ready + serving + booting.USE_SECONDS) / 3600 > terms.cap_hours:
+        needed = f"a lease can be {terms.cap_hours:g} h at most (`lease.cap_hours`)"
+    out.say(
+        f"Warning: it may end before the model answers: after {boot / 60:.0f} min to boot, installing, the "
+        f"{units.format_gib(plan.model.weights_bytes)} of weights and loading may take {times.span(serving)} on a slow "
+        f"line ({SLOWEST_BYTES_PER_SECOND * 8 / 1e6:.0f} Mbit/s); {needed}"
+    )
+
+
+def most_hours(account: Account, terms: Terms, usd_per_hour: float) -> float:
+    """How long such machines can ever run: to the cap, the money of the terms, or the month's, whichever is first."""
+    from soong.launch import budget
+
+    most = terms.cap_hours
+    if terms.max_usd is not None and usd_per_hour:
+        most = min(most, terms.max_usd / (usd_per_hour * terms.count))
+    if terms.monthly_usd is None:
+        return most
+    now, cloud = account.provider.clock.now(), account.provider.cloud
+    spending = budget.spending(budget.counted(account.ledger.rentals(), cloud), now)
+    whole = budget.Span(now, now + terms.cap_hours * 3600, usd_per_hour)
+    return min(most, budget.hours_that_fit(terms.monthly_usd, spending, (whole,) * terms.count))
+
+
 def warn_of_clock(account: Account, out: output.Output) -> None:
     """Say where this computer's clock and the cloud's disagree on when a lease ends."""
     from soong.launch.preflight import clock_problem
@@ -115,7 +187,10 @@ def check_budget(
     now, usd_per_hour = account.provider.clock.now(), first.offer.usd_per_hour
     whole = budget.Span(now, now + hours_of(terms, usd_per_hour) * 3600, usd_per_hour)
     held = budget.counted(account.ledger.rentals(), account.provider.cloud)
-    warning = budget.check(terms.monthly_usd, held, (whole,) * machines, now, again=budget.FEWER_HOURS)
+    cloud = account.provider.cloud
+    warning = budget.check(
+        terms.monthly_usd, held, (whole,) * machines, now, again=budget.FEWER_HOURS, cloud=cloud
+    )
     if warning:
         out.say(f"Warning: {warning}")
 

@@ -89,7 +89,7 @@ class LazyGroup(click.Group):
             UsageError: there is none; the nearest name is suggested.
         """
         if args and not args[0].startswith("-") and args[0] not in COMMANDS:
-            raise unknown_command(args[0], COMMANDS, "soong")
+            raise unknown_command(args[0], COMMANDS, "soong", hints=nested(args[0]))
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -103,15 +103,28 @@ class LazyGroup(click.Group):
                     formatter.write_dl(lines)
 
 
-def unknown_command(word: str, known: Iterable[str], parent: str) -> UsageError:
-    """The error for a command that does not exist, with the nearest that does."""
+def unknown_command(
+    word: str, known: Iterable[str], parent: str, *, hints: tuple[str, ...] = ()
+) -> UsageError:
+    """The error for a command that does not exist, with those of that name elsewhere (`hints`), else the nearest."""
     from difflib import get_close_matches
 
-    near = get_close_matches(word, list(known), n=1)
-    hints = (f"did you mean `{parent} {near[0]}`?",) if near else ()
+    near = [] if hints else get_close_matches(word, list(known), n=1)
+    meant = tuple(f"did you mean `{parent} {name}`?" for name in near)
     return UsageError(
-        f"there is no command `{parent} {word}`", hints=(*hints, f"`{parent} --help` lists the commands")
+        f"there is no command `{parent} {word}`",
+        hints=(*hints, *meant, f"`{parent} --help` lists the commands"),
     )
+
+
+def nested(word: str) -> tuple[str, ...]:
+    """The commands of that name inside others, each as a hint: `soong models info` for `info`."""
+    found = []
+    for name, (module, _) in COMMANDS.items():
+        group = import_module(f"soong.cli.{module}").command
+        if isinstance(group, click.Group) and word in group.commands:
+            found.append(f"did you mean `soong {name} {word}`?")
+    return tuple(found)
 
 
 def _print_version(ctx: click.Context, _: click.Parameter, value: object) -> None:

@@ -53,7 +53,8 @@ def get(key: str, out: output.Output) -> None:
 @output.options
 def set_(key: str, value: str, out: output.Output) -> None:
     """Write one setting into the file; its comments stay."""
-    found = config.set_value(_known(key), value)
+    _check_known(_known(key), value)
+    found = config.set_value(key, value)
     out.answer(
         data=lambda: _document(found),
         ids=(),
@@ -102,6 +103,22 @@ def path_command(out: output.Output) -> None:
     """The file that holds the settings; it need not exist."""
     path = config.config_path()
     out.answer(data=lambda: {"path": path, "exists": path.exists()}, ids=[str(path)], human=lambda: str(path))
+
+
+def _check_known(key: str, value: str) -> None:
+    """Refuse a cloud that nobody knows now, and not in each command that reads the setting.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    if key == "cloud":
+        from soong.clouds import check_name
+
+        check_name(value.strip().lower())
+    if key == "prices.clouds":
+        from soong.offers.sources import check_clouds, cloud_words
+
+        check_clouds(cloud_words(value))
 
 
 def _known(key: str) -> str:

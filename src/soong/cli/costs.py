@@ -37,27 +37,26 @@ def command(*, since: str | None, by: str, cloud: str | None, out: output.Output
     """
     from soong.cli.account import clock_of
     from soong.clouds import check_name
-    from soong.launch.budget import REHEARSAL, forecast
+    from soong.launch.budget import REHEARSAL, counted, forecast
     from soong.lease.ledger import open_ledger
     from soong.settings import config
 
     if cloud is not None:
+        cloud = cloud.lower()
         check_name(cloud)
     now = clock_of(cloud or "").now()
     start = _moment(since, now)
     with open_ledger() as ledger:
-        rentals = [
-            one for one in ledger.rentals() if (one.cloud == cloud if cloud else one.cloud != "sandbox")
-        ]
-        rehearsed = cloud is None and any(one.cloud == "sandbox" for one in ledger.rentals())
+        everything = ledger.rentals()
+    rentals = [one for one in everything if (one.cloud == cloud if cloud else one.cloud != REHEARSAL)]
+    rehearsed = cloud is None and any(one.cloud == REHEARSAL for one in everything)
     sums: dict[str, list[float]] = {}
     for key, hours, usd in _parts(rentals, by, start, now):
         total = sums.setdefault(key, [0.0, 0.0])
         total[0] += hours
         total[1] += usd
     rows = sorted(sums.items(), key=lambda item: item[0] if by == "day" else -item[1][1])
-    cap_usd = None if cloud == REHEARSAL else config.value(CAP)
-    month = forecast(rentals, now, cap_usd)
+    month = forecast(rentals, now, config.value(CAP), against=counted(everything, cloud or ""))
     out.answer(
         data=lambda: {
             "since": datetime.fromtimestamp(start, UTC).date().isoformat(),
@@ -67,7 +66,7 @@ def command(*, since: str | None, by: str, cloud: str | None, out: output.Output
             "month": month,
         },
         ids=[key for key, _ in rows],
-        human=lambda: "\n".join([_page(by, rows), *_month(month)]),
+        human=lambda: "\n".join([_page(by, rows), *_month(month, rehearsal=cloud == REHEARSAL)]),
     )
     if rehearsed:
         out.hint("`soong costs --cloud sandbox` tells what the rehearsals would have cost")
@@ -110,19 +109,27 @@ def _moment(since: str | None, now: float) -> float:
         ) from None
 
 
-def _month(month: Forecast) -> list[str]:
-    """This month in four lines; none where it has cost nothing and no cap is set."""
+def _month(month: Forecast, *, rehearsal: bool) -> list[str]:
+    """This month in up to five lines; none where it has cost nothing and no cap is set.
+
+    Args:
+        rehearsal: the cap counts only what runs, and no money is spent that a forecast could be made of.
+    """
     if not (month.spent_usd or month.committed_usd or month.usd_per_day or month.cap_usd):
         return []
     lines = [
         ("spent", f"${month.spent_usd:.2f}"),
         ("running leases, to their ends", f"${month.committed_usd:.2f}"),
-        ("by the end of the month", f"about ${month.forecast_usd:.2f}{_at_which_rate(month)}"),
     ]
+    if not rehearsal:
+        lines.append(("by the end of the month", f"about ${month.forecast_usd:.2f}{_at_which_rate(month)}"))
     if month.cap_usd is not None and month.left_usd is not None:
         left = f"${month.left_usd:.2f} left" if month.left_usd >= 0 else f"passed by ${-month.left_usd:.2f}"
         lines.append((f"your cap ({CAP})", f"${month.cap_usd:.2f}, {left}"))
-        if month.forecast_usd > month.cap_usd:
+        if rehearsal:
+            frees = "; `soong stop --cloud sandbox` frees it" if month.committed_usd > 0 else ""
+            lines.append(("", f"of rehearsals those that run count{frees}"))
+        elif month.forecast_usd > month.cap_usd:
             lines.append(
                 ("", text.style("at this rate the month passes it; starts beyond it are refused", "yellow"))
             )

@@ -14,7 +14,9 @@ from soong.errors import SoongError, UsageError
 
 if TYPE_CHECKING:
     from soong.exports.deployment import Deployment, Wishes
+    from soong.offers.offer import Offer
     from soong.plan.plan import Plan
+    from soong.plan.request import Request
 
 TOOLS = ("skypilot", "dstack", "kubernetes", "compose", "shell")
 IDLE_TOOLS = ("skypilot", "dstack")
@@ -84,11 +86,12 @@ def command(
 
     if idle is not None and tool not in IDLE_TOOLS:
         raise UsageError(f"`--idle` means nothing to {tool}", why="it is for " + " and ".join(IDLE_TOOLS))
-    wishes = _wishes(replicas, gpus_per_machine, hours, idle)
-    plan = _plan(model, options, out, offline=offline)
+    wishes = structs.replace(_wishes(replicas, gpus_per_machine, hours, idle), tool=tool)
+    plan = _plan(model, options, out, tool=tool, offline=offline)
     wishes = structs.replace(wishes, command=_typed(plan))
-    offers = offers_to_plan(plan.request.cloud, region=plan.request.region, spot=plan.request.spot)
-    deployment = made(plan, wishes, offers=offers)
+    deployment = made(plan, wishes, offers=offers_to_plan(plan.request.cloud, region=plan.request.region))
+    if deployment.usd_per_hour is None and plan.request.cloud is None:
+        deployment = made(plan, wishes, offers=offers_to_plan("all", region=plan.request.region))
     text = written(deployment, tool)
     if file is not None:
         _write(file, text, force=force)
@@ -118,12 +121,31 @@ def _named(tool: str | None, model: str | None) -> tuple[str, str]:
     return tool.lower(), model
 
 
-def _plan(model: str, options: dict[str, Any], out: output.Output, *, offline: bool) -> Plan:
+def _plan(model: str, options: dict[str, Any], out: output.Output, *, tool: str, offline: bool) -> Plan:
+    """The plan, over what the tool can rent of the clouds that are named."""
     from soong.plan.planner import make_plan
     from soong.plan.request import read_request
 
     request = read_request({"model": model, **options})
-    return make_plan(request, allow_network=not offline, progress=out.progress(f"Reading {model}"))
+    offers = _rentable(request, tool) if request.cloud else None
+    progress = out.progress(f"Reading {model}")
+    return make_plan(request, offers=offers, allow_network=not offline, progress=progress)
+
+
+def _rentable(request: Request, tool: str) -> list[Offer] | None:
+    """None where the tool can rent nothing: the plan is made all the same, and the file's writer says why."""
+    from soong.exports.renting import can_rent
+    from soong.gpus.catalogue import all_gpus
+    from soong.offers.sources import offers_to_plan
+
+    gpus = {gpu.id: gpu for gpu in all_gpus()}
+    every_type = request.gpu is not None
+    offers = offers_to_plan(request.cloud, region=request.region, spot=request.spot, every_type=every_type)
+    return [
+        offer
+        for offer in offers
+        if offer.gpu in gpus and can_rent(tool, offer, gpus[offer.gpu], spot=request.spot)
+    ] or None
 
 
 def _wishes(replicas: str, gpus_per_machine: str | None, hours: str | None, idle: str | None) -> Wishes:
@@ -163,17 +185,10 @@ def _typed(plan: Plan) -> str:
     if plan.model.source in {"folder", "gguf", "config"}:
         model = model.rstrip("/").rsplit("/", 1)[-1]
     words = ["soong", "export", str(context.params["tool"]), model]
-    for parameter in context.command.params:
-        name = parameter.name or ""
-        given = context.get_parameter_source(name)
-        if name in NOT_RETOLD or given is None or given.name not in {"COMMANDLINE", "ENVIRONMENT"}:
-            continue
-        option, value = max(parameter.opts, key=len), context.params[name]
-        words += [option] if value is True else [option, str(value)]
-    return shlex.join(words)
+    return shlex.join([*words, *plan_options.as_typed(context, left_out=NOT_RETOLD)])
 
 
-NOT_RETOLD = {"tool", "model", "file", "force", "as_json", "quiet", "no_input", "color"}
+NOT_RETOLD = {"tool", "model", "file", "force", *plan_options.SHOWN_ONLY}
 """Parameters that do not change what stands in the file, and the two words that stand first."""
 
 

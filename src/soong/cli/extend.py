@@ -41,43 +41,56 @@ def command(
     Never for more money than `--max-cost` and the month's cap (`budget.monthly_usd`) leave.
     """
     from soong.cli import account as accounts
-    from soong.launch.extending import extend_all
-    from soong.lease.lease import extended
-    from soong.settings import config
 
     more = units.parse_hours(hours, what="HOURS")
     max_usd = units.parse_usd(max_cost, what="`--max-cost`") if max_cost is not None else None
     with accounts.opened(cloud, out) as account:
-        rentals = _meant(account, instance_id or name, hours)
-        now = account.provider.clock.now()
-        ends = [extended(one.lease, hours=more, now=now).ends_at for one in rentals]
-        monthly_usd = config.value("budget.monthly_usd")
-        _check_budget(account, rentals, ends, max_usd, monthly_usd, out)
-        cost = more * sum(one.usd_per_hour for one in rentals)
-        question = f"Extend {_what(rentals)} to {_when(max(ends), now)}, for ${cost:.2f} more?"
-        if not yes and not prompts.confirm(question, out=out):
-            out.say("not extended")
-            return ExitCode.DONE
-        rentals = extend_all(
-            account.provider,
-            account.ledger,
-            rentals,
-            hours=more,
-            max_usd=max_usd,
-            monthly_usd=monthly_usd,
-            tell=out.say,
-        )
-        for one in rentals:
-            _tell_machine(account, one, out)
-        if rentals[0].group:
-            from soong.cli.replicas import agree
+        return _extended(account, _meant(account, instance_id or name, hours), more, max_usd, out, yes=yes)
 
-            agree(account, rentals[0].group)
-        out.answer(
-            data=lambda: _document(rentals, now),
-            ids=[one.id for one in rentals],
-            human=lambda: _words(rentals, now),
-        )
+
+def _extended(
+    account: Account,
+    rentals: Sequence[Rental],
+    more_hours: float,
+    max_usd: float | None,
+    out: output.Output,
+    *,
+    yes: bool,
+) -> int:
+    """Asked about, extended, told to the machines and the group; returns the exit code."""
+    from soong.launch.extending import extend_all
+    from soong.lease.lease import extended
+    from soong.settings import config
+
+    now = account.provider.clock.now()
+    ends = [extended(one.lease, hours=more_hours, now=now).ends_at for one in rentals]
+    monthly_usd = config.value("budget.monthly_usd")
+    _check_budget(account, rentals, ends, max_usd, monthly_usd, out)
+    cost = more_hours * sum(one.usd_per_hour for one in rentals)
+    question = f"Extend {_what(rentals)} to {_when(max(ends), now)}, for ${cost:.2f} more?"
+    if not yes and not prompts.confirm(question, out=out):
+        out.say("not extended")
+        return ExitCode.DONE
+    rentals = extend_all(
+        account.provider,
+        account.ledger,
+        rentals,
+        hours=more_hours,
+        max_usd=max_usd,
+        monthly_usd=monthly_usd,
+        tell=out.say,
+    )
+    for one in rentals:
+        _tell_machine(account, one, out)
+    if rentals[0].group:
+        from soong.cli.replicas import agree
+
+        agree(account, rentals[0].group)
+    out.answer(
+        data=lambda: _document(rentals, now),
+        ids=[one.id for one in rentals],
+        human=lambda: _words(rentals, now),
+    )
     return ExitCode.DONE
 
 
@@ -132,7 +145,9 @@ def _check_budget(
     ]
     held = budget.counted(account.ledger.rentals(), rentals[0].cloud)
     again = f"soong extend {{}} {rentals[0].group_name}"
-    warning = budget.check(monthly_usd, held, more, account.provider.clock.now(), again=again)
+    warning = budget.check(
+        monthly_usd, held, more, account.provider.clock.now(), again=again, cloud=account.provider.cloud
+    )
     if warning:
         out.say(f"Warning: {warning}")
 

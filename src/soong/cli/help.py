@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 ENVIRONMENT = """\
 SOONG_HOME             one folder for everything soong keeps, in place of the system's own
 SOONG_LAMBDA_API_KEY   the key of Lambda's API; else the command in lambda.api_key_command, else the file lambda.key
+SOONG_VERBOSE=1        show on stderr what is asked of whom, as --verbose does; never a secret
 SOONG_DEBUG=1          show the traceback behind an error
 HF_ENDPOINT            the Hugging Face Hub to ask, in place of https://huggingface.co
 HF_TOKEN               your token, for gated models; also read from Hugging Face's own file

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 from soong.cli import agreement, output, prompts
-from soong.errors import CredentialError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from soong.cli.account import Account
+    from soong.cli.steps import Steps
     from soong.cli.wish import Wish
     from soong.connect.keys import LocalKey
     from soong.gpus.gpu import Gpu
@@ -18,16 +19,36 @@ if TYPE_CHECKING:
     from soong.launch.replicas import Started
     from soong.launch.starting import Candidate, Prober, Terms
     from soong.lease.guardian import Guard
+    from soong.lease.ledger import Rental
     from soong.plan.plan import Candidate as Planned
     from soong.plan.plan import Plan
 
 LOCAL = "local"
 
 
-def key_of(account: Account, out: output.Output, *, yes: bool) -> tuple[LocalKey, SshKey] | None:
-    """The person's key and the account's entry for it; offers to add one where the account has none of theirs.
+def key_to_add(account: Account) -> str:
+    """What will be put into the account once the person agrees; empty where it has a key of theirs, or needs none.
 
-    None on this computer itself, which is reached without SSH.
+    Raises:
+        CredentialError: the account has their key under a name that stands for two.
+    """
+    if account.provider.cloud == LOCAL:
+        return ""
+    from soong.connect import keys
+    from soong.settings import config
+
+    local, listed = keys.local_keys(config.value("ssh.key") or ""), account.provider.ssh_keys()
+    if keys.matching(local, listed) is not None:
+        return ""
+    what = f"your public key {local[0].private_file}.pub" if local else "the public half of a new key"
+    name = keys.free_name(account.owner, listed, wanted=config.value("ssh.key_name") or "")
+    return f"{what} will be added to the account as `{name}`: none of yours is in it"
+
+
+def key_of(account: Account, out: output.Output) -> tuple[LocalKey, SshKey] | None:
+    """The person's key and the account's entry for it, which is added where the account has none of theirs.
+
+    None on this computer itself, which is reached without SSH. Only once the person has agreed.
     """
     if account.provider.cloud == LOCAL:
         return None
@@ -35,17 +56,11 @@ def key_of(account: Account, out: output.Output, *, yes: bool) -> tuple[LocalKey
     from soong.settings import config
 
     configured = config.value("ssh.key") or ""
-    local = keys.local_keys(configured)
-    found = keys.matching(local, account.provider.ssh_keys())
+    found = keys.matching(keys.local_keys(configured), account.provider.ssh_keys())
     if found is not None:
         return found
-    if not account.provider.costs_money or yes or prompts.confirm(_key_question(local), out=out):
-        with keys.one_at_a_time():
-            return _key_added(account, configured, out)
-    raise CredentialError(
-        "none of your SSH keys is in the account, so nothing could reach the machine",
-        hints=("the same with `--yes` adds it", "soong configure"),
-    )
+    with keys.one_at_a_time():
+        return _key_added(account, configured, out)
 
 
 def _key_added(account: Account, configured: str, out: output.Output) -> tuple[LocalKey, SshKey]:
@@ -65,11 +80,6 @@ def _key_added(account: Account, configured: str, out: output.Output) -> tuple[L
     return mine, added
 
 
-def _key_question(local: Sequence[LocalKey]) -> str:
-    what = local[0].private_file + ".pub" if local else "a new key, made for soong"
-    return f"None of your SSH keys is in the account. Add {what}?"
-
-
 def armed(account: Account, out: output.Output) -> Guard:
     """The guardian, armed and tried.
 
@@ -83,27 +93,44 @@ def armed(account: Account, out: output.Output) -> Guard:
 
 
 def disarmed(account: Account) -> None:
-    """Take the guardian away where it has nothing to guard."""
+    """Take the guardian away where it has nothing to guard, and nothing was asked for whose answer may be lost."""
     from soong.cli.account import mechanisms
+    from soong.launch.guarding import LINGER_SECONDS
     from soong.lease.guardian import disarm, heartbeat
 
-    if not heartbeat.is_needed(account.provider.cloud) and not account.ledger.open_rentals(
-        cloud=account.provider.cloud
-    ):
-        disarm(account.provider.cloud, mechanisms(account.provider))
+    cloud, now = account.provider.cloud, account.provider.clock.now()
+    with heartbeat.one_at_a_time(cloud):
+        lately = (
+            one
+            for one in account.ledger.rentals(since=now - LINGER_SECONDS, refused=True)
+            if one.cloud == cloud
+        )
+        if heartbeat.is_needed(cloud) or account.ledger.open_rentals(cloud=cloud) or any(lately):
+            return
+        disarm(cloud, mechanisms(account.provider))
+        heartbeat.forget(cloud)
 
 
-def agreed(
-    account: Account,
-    wish: Wish,
-    plan: Plan,
-    picks: tuple[Planned, ...],
-    key: tuple[LocalKey, SshKey] | None,
-    guard: Guard,
-    out: output.Output,
-    *,
-    yes: bool,
-) -> Started | None:
+class Proposal(NamedTuple):
+    """What is launched once the person agrees.
+
+    picks: the machines that would do. key: None until then, and where there is no SSH.
+    """
+
+    account: Account
+    wish: Wish
+    plan: Plan
+    picks: tuple[Planned, ...]
+    guard: Guard
+    key: tuple[LocalKey, SshKey] | None = None
+
+    @property
+    def shown_prices(self) -> dict[str, float]:
+        """Dollars an hour by instance type, as the person sees them."""
+        return {one.offer.instance_type: one.offer.usd_per_hour for one in self.picks if one.offer}
+
+
+def agreed(proposal: Proposal, out: output.Output, *, yes: bool) -> Started | None:
     """The machines that the person agreed to, at no more than the prices they saw; None where they did not.
 
     Raises:
@@ -111,10 +138,12 @@ def agreed(
     """
     from soong.launch.choosing import PriceRoseError
 
-    prices = {one.offer.instance_type: one.offer.usd_per_hour for one in picks if one.offer}
+    prices = proposal.shown_prices
     while yes or prompts.confirm("Proceed?", out=out):
+        if proposal.key is None:
+            proposal = proposal._replace(key=key_of(proposal.account, out))
         try:
-            return _launched(account, wish, plan, picks, key, guard, out, prices=prices, asks=not yes)
+            return _launched(proposal, out, prices=prices, asks=not yes)
         except PriceRoseError as rose:
             if yes:
                 raise
@@ -123,63 +152,78 @@ def agreed(
     return None
 
 
-def _launched(
-    account: Account,
-    wish: Wish,
-    plan: Plan,
-    picks: tuple[Planned, ...],
-    key: tuple[LocalKey, SshKey] | None,
-    guard: Guard,
-    out: output.Output,
-    *,
-    prices: dict[str, float],
-    asks: bool,
-) -> Started:
+def _launched(proposal: Proposal, out: output.Output, *, prices: dict[str, float], asks: bool) -> Started:
     """The first machines that can be had. prices: what was agreed to, by type. asks: whether dearer ones may be put."""
     from soong.cli.steps import Steps
-    from soong.launch.choosing import PriceRoseError, at_shown_prices, candidates_now
     from soong.launch.replicas import Started, start_all
     from soong.launch.starting import start
-    from soong.lease.guardian import heartbeat
 
-    terms = _terms(account, wish, plan, picks, key, guard)
-
-    def now() -> tuple[Candidate, ...]:
-        """What to ask for, once a guardian is seen to live: a wait for room, or for an answer, can take hours."""
-        if heartbeat.trouble(account.provider.cloud):
-            armed(account, out)
-        found = candidates_now(picks, account.provider.offers(), region=wish.region)
-        fine, dearer = at_shown_prices(found, prices)
-        is_cheapest = bool(dearer) and (not fine or dearer[0].usd_per_hour <= fine[0].usd_per_hour)
-        if is_cheapest and (asks or not (fine or wish.wait_hours)):
-            raise PriceRoseError(dearer, prices)
-        for word in dict.fromkeys(one.instance_type for one in dearer):
-            steps.say(f"{word} costs more than was shown by now; left out")
-        return fine
-
-    prober = _prober(account, key)
+    account, wish = proposal.account, proposal.wish
+    terms, prober = _terms(proposal), _prober(account, proposal.key)
     with Steps(out, account.provider.clock) as steps:
+
+        def now() -> tuple[Candidate, ...]:
+            return _candidates(proposal, out, steps, prices=prices, asks=asks)
+
         if wish.is_group:
-            from soong.cli.replicas import wanted
+            from soong.cli.joining import wanted
 
             group = wanted(account, wish, terms, prices)
             return start_all(account.provider, account.ledger, now, terms, prober, group, tell=steps.say)
         return Started((start(account.provider, account.ledger, now, terms, prober, tell=steps.say),))
 
 
-def _terms(
-    account: Account,
-    wish: Wish,
-    plan: Plan,
-    picks: tuple[Planned, ...],
-    key: tuple[LocalKey, SshKey] | None,
-    guard: Guard,
-) -> Terms:
+@contextmanager
+def told_if_left(account: Account, rentals: Sequence[Rental], out: output.Output) -> Iterator[None]:
+    """Once machines are rented: an error that nobody foresaw must not leave one that the person was not told of."""
+    import click
+
+    from soong.cli import times
+    from soong.errors import SoongError
+
+    try:
+        yield
+    except (SoongError, KeyboardInterrupt, click.exceptions.Exit):
+        raise  # who raises these has said what goes on
+    except BaseException:
+        now = account.provider.clock.now()
+        for one in (account.ledger.get(rental.id) for rental in rentals):
+            if one.is_open:
+                ends = times.wall(one.lease.ends_at, now=now)
+                out.say(
+                    f"Warning: {one.name} is rented and bills ${one.usd_per_hour:.2f}/h until {ends} at the latest"
+                )
+                out.hint(f"soong stop {one.name}")
+        raise
+
+
+def _candidates(
+    proposal: Proposal, out: output.Output, steps: Steps, *, prices: dict[str, float], asks: bool
+) -> tuple[Candidate, ...]:
+    """What to ask for, once a guardian is seen to live: a wait for room, or for an answer, can take hours."""
+    from soong.launch.choosing import PriceRoseError, at_shown_prices, candidates_now
+    from soong.lease.guardian import heartbeat
+
+    account, wish = proposal.account, proposal.wish
+    if heartbeat.trouble(account.provider.cloud):
+        armed(account, out)
+    found = candidates_now(proposal.picks, account.provider.offers(), region=wish.region)
+    fine, dearer = at_shown_prices(found, prices)
+    is_cheapest = bool(dearer) and (not fine or dearer[0].usd_per_hour <= fine[0].usd_per_hour)
+    if is_cheapest and (asks or not (fine or wish.wait_hours)):
+        raise PriceRoseError(dearer, prices)
+    for word in dict.fromkeys(one.instance_type for one in dearer):
+        steps.say(f"{word} costs more than was shown by now; left out")
+    return fine
+
+
+def _terms(proposal: Proposal) -> Terms:
     """What the launch is bound to, with the person's key and who ends it."""
     import msgspec
 
     from soong.settings import config
 
+    account, wish, plan, picks, guard, key = proposal
     elsewhere = config.value("lease.reaper")
     return msgspec.structs.replace(
         agreement.terms_of(account, wish, plan, picks[0], ssh_key_name=key[1].name if key else ""),

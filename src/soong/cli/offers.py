@@ -30,7 +30,9 @@ Examples:
 
 @click.command("offers", epilog=EPILOG)
 @click.option("--gpu", help="Only this GPU, by id or by a cloud's type name.")
-@click.option("--cloud", help="This cloud's, or `all`; else Lambda's and your own rows.")
+@click.option(
+    "--cloud", help="This cloud's, of several (lambda,runpod), or `all`; else Lambda's and your own."
+)
 @click.option("--region", help="Only this region.")
 @click.option("--max-price", help="Only up to this many dollars an hour.")
 @click.option("--spot/--no-spot", default=None, help="Only spot prices, or none; else both.")
@@ -57,19 +59,25 @@ def command(
     if live and refresh:
         raise UsageError("give `--live` or `--refresh`, not both")
     most = units.parse_usd(max_price, what="`--max-price`") if max_price is not None else None
+    if cloud is not None:
+        words = sources.cloud_words(cloud)
+        if not words:
+            raise UsageError("`--cloud` names no cloud", hints=("--cloud lambda", "--cloud all"))
+        cloud = ",".join(words)
     if refresh:
         _refresh(cloud, out)
     everything = _live_offers(cloud) if live else _known_offers(cloud)
+    there = everything if region is None else _there(everything, region)
     offers = view.select(
-        everything, gpu=gpu, region=region, max_usd_per_hour=most, spot=spot, prices_hold_everywhere=not live
+        there, gpu=gpu, region=region, max_usd_per_hour=most, spot=spot, prices_hold_everywhere=not live
     )
     if not offers:
-        raise NothingFitsError("no offer matches", hints=_instead(cloud, live=live))
+        raise NothingFitsError("no offer matches", hints=_instead(cloud, everything, region, live=live))
     shown = offers if live or region is not None else sources.at_cheapest_region(offers)
     out.answer(
         data=lambda: view.documents(offers),
         ids=dict.fromkeys(offer.instance_type for offer in offers),
-        human=lambda: view.live_table(offers, title="Offers now") if live else _page(shown, cloud),
+        human=lambda: view.live_table(offers, title="Offers now") if live else _page(shown, cloud, region),
     )
 
 
@@ -84,9 +92,14 @@ def _known_offers(cloud: str | None) -> Sequence[Offer]:
     return offers
 
 
-def _page(offers: Sequence[Offer], cloud: str | None) -> str:
+def _page(offers: Sequence[Offer], cloud: str | None, region: str | None) -> str:
     clouds = {offer.cloud for offer in offers}
     lines = [view.table(offers), *view.remarks(offers, sources.unmapped(clouds))]
+    nowhere = sorted(name for name in clouds if region is not None and not _regions(name, offers))
+    if nowhere:
+        lines.append(
+            f"Whether {', '.join(nowhere)} has a region {region} is not known: these prices name none"
+        )
     others = [name for name in sources.known_clouds() if name not in clouds]
     if cloud is None and others:
         lines.append(f"Prices of {', '.join(others)} too: soong offers --cloud all")
@@ -99,6 +112,10 @@ def _refresh(cloud: str | None, out: output.Output) -> None:
 
     if sys.stderr.isatty():
         out.say("Fetching prices through gpuhunt ...")
+    if "," in (cloud or ""):
+        for one in (cloud or "").split(","):
+            _refresh(one, out)
+        return
     try:
         fetched = fetch(cloud)
     except RemoteError as error:
@@ -108,6 +125,30 @@ def _refresh(cloud: str | None, out: output.Output) -> None:
         out.say(f"notice: no newer prices of {name} ({problem})")
     names = ", ".join(f"{one.cloud} {len(one.offers):,}" for one in fetched.catalogues)
     out.say(f"Fetched offers: {names}")
+
+
+def _there(offers: Sequence[Offer], region: str) -> list[Offer]:
+    """Those of a region, and those whose prices hold in each: of clouds that have it, or whose regions nobody knows.
+
+    Raises:
+        NotFoundError: there is no such region; of clouds whose regions are all known.
+    """
+    from soong.launch.preflight import check_region
+
+    known = {cloud: _regions(cloud, offers) for cloud in {offer.cloud for offer in offers}}
+    if {*known} <= {*sources.USUAL}:
+        check_region(region, sorted(set().union(*known.values())), offers)
+    return [offer for offer in offers if not known[offer.cloud] or region in known[offer.cloud]]
+
+
+def _regions(cloud: str, offers: Sequence[Offer]) -> set[str]:
+    """Where a cloud is known to have machines; none where its prices name no region."""
+    named = {offer.region for offer in offers if offer.cloud == cloud and offer.region}
+    if cloud not in sources.USUAL:
+        return named
+    from soong.clouds.lambda_cloud.regions import REGIONS
+
+    return {*named, *REGIONS}
 
 
 def _live_offers(cloud: str | None) -> Sequence[Offer]:
@@ -136,18 +177,27 @@ def offers_now(cloud: str | None) -> tuple[Offer, ...]:
     from soong.settings import config
 
     name = config.value("cloud", flag=cloud)
-    if name == sources.ALL or (name not in CLOUDS and name in sources.known_clouds()):
+    several = name == sources.ALL or "," in str(name)
+    if several or (name not in CLOUDS and name in sources.known_clouds()):
         raise UsageError(
-            "name one cloud to ask" if name == sources.ALL else f"soong cannot ask {name} itself",
+            "name one cloud to ask" if several else f"soong cannot ask {name} itself",
             why=f"it asks only where it rents: {', '.join(CLOUDS)}",
             hints=(f"soong offers --refresh --cloud {name}", "soong offers --live --cloud lambda"),
         )
     return tuple(open_provider(name).offers())
 
 
-def _instead(cloud: str | None, *, live: bool) -> tuple[str, ...]:
+def _instead(
+    cloud: str | None, offers: Sequence[Offer], region: str | None, *, live: bool
+) -> tuple[str, ...]:
     if live:
         return ("soong offers",)
-    return (
-        ("soong offers --cloud all",) if cloud is None else ("soong offers --refresh", "soong offers --live")
-    )
+    named = sorted({offer.region for offer in offers if offer.region}) if region is not None else []
+    where = (f"these prices are of {', '.join(named[:MOST_REGIONS])}",) if named else ()
+    if cloud is None:
+        return (*where, "soong offers --cloud all")
+    return (*where, "soong offers --refresh", "soong offers --live")
+
+
+MOST_REGIONS = 20
+"""How many regions one hint names."""

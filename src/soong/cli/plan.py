@@ -81,8 +81,8 @@ def command(
     """What MODEL needs, which GPUs hold it, what that costs, and the command to serve it.
 
     MODEL is a catalogue id, a Hugging Face id, a folder with config.json, a config.json, or a .gguf file.
-    Speeds are for `--sequences` at once (one where unsaid); with `--target`, or ranked by cost-per-token or time,
-    for the largest batch that memory and target allow.
+    Speeds are for `--sequences` at once (one where unsaid); with `--target`, `--requests`, or ranked by cost-per-token
+    or time, for the largest batch that memory and target allow. `--requests` are all sent at once, and none after.
     Ends with 5 when nothing that was considered can run it, or reach the target.
     """
     if batch is not None:

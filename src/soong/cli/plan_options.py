@@ -8,6 +8,7 @@ import click
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from collections.abc import Set as AbstractSet
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
@@ -27,6 +28,9 @@ _MACHINE = (
 _ENGINE_FLAGS = (
     click.option("--tensor-parallel", help="How many GPUs share each layer."),
     click.option("--pipeline-parallel", help="How many groups of GPUs share the layers."),
+    click.option(
+        "--expert-parallel", is_flag=True, default=None, help="Keep experts whole, some of them on each GPU."
+    ),
     click.option("--memory-fraction", help="gpu_memory_utilization or mem_fraction_static: 0.9."),
     click.option("--kv-cache-memory", help="Fix the KV pool per GPU: 10GiB."),
     click.option("--max-num-seqs", help="Most sequences the engine runs together."),
@@ -37,6 +41,8 @@ _ENGINE_FLAGS = (
 _LOAD = (
     click.option("--input-tokens", help="Length of a usual prompt, for the speed: 4000."),
     click.option("--output-tokens", help="Length of a usual answer, for the speed: 500."),
+    click.option("--requests", help="So many requests in all, sent at once: a batch job, a benchmark: 1000."),
+    click.option("--lengths", help="Of their answers: varied about --output-tokens (the default) or same."),
     click.option("--target", help="Tokens a second that each user must see: 40."),
     click.option("--rank", help="Choose by price an hour (the default), cost-per-token or time."),
     click.option(
@@ -57,3 +63,30 @@ def _all(options: tuple[Callable[[Any], Any], ...]) -> Callable[[Command], Comma
 
 
 workload, machine, engine_flags, load = _all(_WORKLOAD), _all(_MACHINE), _all(_ENGINE_FLAGS), _all(_LOAD)
+
+
+SHOWN_ONLY = frozenset({"as_json", "quiet", "verbose", "no_input", "color"})
+"""Parameters that say how an answer is shown, and nothing of what is asked."""
+
+
+def as_typed(
+    context: click.Context, *, left_out: AbstractSet[str], known_to: click.Command | None = None
+) -> list[str]:
+    """The options of the running command as they were given, to be typed again in another.
+
+    Args:
+        context: of the running command. left_out: parameters that are not told again.
+        known_to: the other command; options that it lacks are left out too.
+    """
+    known = None if known_to is None else {parameter.name for parameter in known_to.params}
+    words: list[str] = []
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        given = context.get_parameter_source(name)
+        if name in left_out or (known is not None and name not in known):
+            continue
+        if given is None or given.name not in {"COMMANDLINE", "ENVIRONMENT"}:
+            continue
+        option, value = max(parameter.opts, key=len), context.params[name]
+        words += [option] if value is True else [option, str(value)]
+    return words

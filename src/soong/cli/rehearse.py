@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from soong import tracing
 from soong.cli import output, text
 from soong.cli.exit_codes import ExitCode
 
@@ -62,7 +63,7 @@ def _one(line: str, what: str, environment: dict[str, str], out: output.Output) 
     out.say(text.style(f"\n# {what}", "dim") + "\n" + text.style(f"$ soong {line}", "bold"))
     silent = out.as_json or out.quiet
     ended = subprocess.run(  # noqa: S603
-        [sys.executable, "-P", "-m", "soong.cli", *shlex.split(line)],
+        tracing.own([sys.executable, "-P", "-m", "soong.cli", *shlex.split(line)]),
         env=environment,
         stdout=subprocess.DEVNULL if silent else sys.stderr,
         stderr=subprocess.DEVNULL if silent else None,
@@ -74,7 +75,7 @@ def _one(line: str, what: str, environment: dict[str, str], out: output.Output) 
 def _quietly(words: list[str], environment: dict[str, str]) -> None:
     _end_guardian(Path(environment["SOONG_HOME"]))
     subprocess.run(  # noqa: S603
-        [sys.executable, "-P", "-m", "soong.cli", *words],
+        tracing.own([sys.executable, "-P", "-m", "soong.cli", *words]),
         env=environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

@@ -65,21 +65,13 @@ def command(
     model: str,
     words: tuple[str, ...],
     *,
-    gpu: str | None,
-    region: str | None,
-    hours: str | None,
-    max_cost: str | None,
-    wait: str | None,
-    replicas: int,
-    port: int | None,
     engine_env: str | None,
-    filesystem: str | None,
-    idle: str | None,
+    port: int | None,
     laptop_only: bool,
     cloud: str | None,
     yes: bool,
     out: output.Output,
-    **plan_options: Any,
+    **options: Any,
 ) -> int:
     """Rent a machine, serve MODEL, run COMMAND with OPENAI_BASE_URL and OPENAI_API_KEY set, and end the machine.
 
@@ -93,13 +85,15 @@ def command(
     from soong.settings import config
 
     _check_command(words)
-    name = f"run-{secrets.token_hex(3)}"
-    wish = wishes.wish_of(model, gpu, region, hours, max_cost, name, wait, filesystem, plan_options)
-    local_port = port or free_port()
-    check_port(local_port)
     environment = str(config.value("serve.environment", flag=engine_env) or "")
-    wish = wish._replace(serves=True, engine_env=environment, local_port=local_port, replicas=replicas)
-    wish = wish._replace(idle_hours=wishes.idle_hours(idle, serves=True))
+    wish = wishes.wish_of(
+        model=model,
+        name=f"run-{secrets.token_hex(3)}",
+        engine_env=environment,
+        local_port=port or free_port(),
+        **options,
+    )
+    check_port(wish.local_port)
     talk = _Silent(quiet=out.quiet, as_json=out.as_json, no_input=out.no_input, color=out.color)
     with accounts.opened(cloud, talk, begins=True) as account:
         if account.provider.cloud == "sandbox" and not environment:
@@ -135,9 +129,14 @@ def _run(
             rental = next((one for one in _rentals(account, wish) if one.serving == "ready"), None)
             if rental is not None:
                 code = _ran(words, rental, out)
-        except (KeyboardInterrupt, SoongError, click.exceptions.Exit) as error:
+        except BaseException as error:  # noqa: BLE001 - whatever it is; it is raised again below
             failure = error
-    unproved = _ended(account, wish, out)
+    try:
+        unproved = _ended(account, wish, out)
+    except Exception as error:
+        if failure is None:
+            raise
+        unproved = _unforeseen(error)
     if failure is not None:
         if unproved is not None:
             output.ErrorPrinter(as_json=out.as_json).show(unproved)
@@ -146,6 +145,15 @@ def _run(
         output.ErrorPrinter(as_json=out.as_json).show(unproved)
         return code or exit_code_of(unproved)
     return code
+
+
+def _unforeseen(error: Exception) -> SoongError:
+    """What went wrong in ending the machines, to be shown beside the error that came first."""
+    return SoongError(
+        f"the end is not proved: {type(error).__name__}: {error}",
+        why="the guardian goes on with it",
+        hints=("soong status", "soong stop"),
+    )
 
 
 def _rentals(account: Account, wish: Wish) -> list[Rental]:

@@ -147,7 +147,7 @@ def brought_up(
     Raises:
         ServingFailedError, TimedOutError, RemoteError: see `serve`.
     """
-    from soong.connect.machine import programs
+    from soong.connect.programs import programs
     from soong.serve import serving
 
     tell("sending the orders")

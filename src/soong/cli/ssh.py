@@ -8,7 +8,6 @@ from typing import NoReturn
 import click
 
 from soong.cli import output
-from soong.errors import RemoteError
 
 
 @click.command(
@@ -33,21 +32,14 @@ def command(
 ) -> int:
     """Connect to the machine with its pinned host key; ends with the code of what ran there."""
     from soong.cli import account as accounts
-    from soong.connect import keys, probing, ssh
-    from soong.launch import finding
-    from soong.settings import config
+    from soong.cli.serving import host_of
+    from soong.connect import ssh
 
     with accounts.opened(cloud, out) as account:
         rental = accounts.the_rental(account, instance_id or name)
         if account.provider.cloud == "local":
             _step_inside(rental.instance_id, words)
-        machine = next(iter(finding.of_rental(rental, account.provider.instances())), None)
-        endpoint = account.provider.ssh_endpoint(machine) if machine is not None else None
-        if endpoint is None:
-            raise RemoteError(f"{rental.name} has no address yet", hints=("soong status",))
-        mine = keys.matching(keys.local_keys(config.value("ssh.key") or ""), account.provider.ssh_keys())
-        key_file = mine[0].private_file if mine else str(keys.own_key_file())
-        host = probing.host_of(rental, endpoint, key_file)
+        host = host_of(account, rental)
     if forget_key:
         ssh.forget(rental.id)
     ssh.write_entry(host)

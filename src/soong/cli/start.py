@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -10,12 +11,16 @@ from soong.cli import agreement, launching, output, prompts
 from soong.cli import wish as wishes
 from soong.cli.exit_codes import ExitCode
 from soong.cli.notify import notify
-from soong.errors import CredentialError, UsageError
+from soong.errors import CredentialError, SoongError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from soong.cli.account import Account
     from soong.cli.serving import Served
     from soong.cli.wish import Wish
+    from soong.launch.replicas import Started
+    from soong.launch.starting import Candidate
     from soong.lease.guardian import Guard
     from soong.lease.ledger import Rental
     from soong.plan.plan import Candidate as Planned
@@ -72,30 +77,14 @@ if TYPE_CHECKING:
 @output.options
 def command(
     *,
-    model: str | None,
-    gpu: str | None,
-    region: str | None,
-    hours: str | None,
-    max_cost: str | None,
-    name: str | None,
-    wait: str | None,
-    no_wait: bool,
-    filesystem: str | None,
-    replicas: int | None,
-    all_or_nothing: bool,
-    replace: bool,
     add_to: str | None,
     within_bill: bool,
-    port: int | None,
-    no_serve: bool,
-    engine_env: str | None,
-    idle: str | None,
     laptop_only: bool,
     cloud: str | None,
     dry_run: bool,
     yes: bool,
     out: output.Output,
-    **plan_options: Any,
+    **options: Any,
 ) -> int:
     """Rent the cheapest machine that holds the model, with a lease that ends by itself.
 
@@ -104,34 +93,10 @@ def command(
     """
     from soong.cli import account as accounts
 
-    _check_group_options(replicas or 1, add_to)
+    _check_group_options(options["replicas"] or 1, add_to)
     if add_to is not None:
-        return _added(
-            add_to,
-            cloud,
-            wait,
-            out,
-            count=replicas or 1,
-            max_cost=max_cost,
-            within_bill=within_bill,
-            yes=yes,
-            dry_run=dry_run,
-        )
-    wish = wishes.wish_of(
-        model, gpu, region, hours, max_cost, name, None if no_wait else wait, filesystem, plan_options
-    )
-    from soong.launch.preflight import check_port
-    from soong.settings import config
-
-    local_port = int(config.value("tunnel.port", flag=port))
-    check_port(local_port)
-    wish = wish._replace(serves=not no_serve, engine_env=engine_env or "", local_port=local_port)
-    wish = wish._replace(
-        idle_hours=wishes.idle_hours(idle, serves=wish.serves),
-        replicas=replicas or 1,
-        all_or_nothing=all_or_nothing,
-        replaces=replace,
-    )
+        return _added(add_to, cloud, options, out, within_bill=within_bill, yes=yes, dry_run=dry_run)
+    wish = _wish(**options)
     try:
         with accounts.opened(cloud, out, begins=True) as account:
             return carry_out(account, wish, out, dry_run=dry_run, yes=yes, laptop_only=laptop_only)
@@ -144,9 +109,41 @@ def command(
         return offline_page(wish, out)
 
 
+def _wish(
+    *,
+    wait: str | None,
+    no_wait: bool,
+    no_serve: bool,
+    engine_env: str | None,
+    port: int | None,
+    replicas: int | None,
+    replace: bool,
+    **options: Any,
+) -> Wish:
+    """The wish of the options; those that are not named here are `wish_of`'s own.
+
+    Raises:
+        UsageError: a value that cannot be used, or a port that is taken.
+    """
+    from soong.launch.preflight import check_port
+    from soong.settings import config
+
+    wish = wishes.wish_of(
+        wait=None if no_wait else wait,
+        serves=not no_serve,
+        engine_env=engine_env or "",
+        local_port=int(config.value("tunnel.port", flag=port)),
+        replicas=replicas or 1,
+        replaces=replace,
+        **options,
+    )
+    check_port(wish.local_port)
+    return wish
+
+
 WITH_ADD_TO = {
     "add_to", "replicas", "all_or_nothing", "within_bill", "max_cost", "wait", "no_wait", "laptop_only", "cloud",
-    "dry_run", "yes", "as_json", "quiet", "no_input", "color",
+    "dry_run", "yes", "as_json", "quiet", "verbose", "no_input", "color",
 }  # fmt: skip
 """What may be said of machines that join a group: everything else is as the group's own."""
 
@@ -179,11 +176,9 @@ def _check_group_options(count: int, add_to: str | None) -> None:
 def _added(
     name: str,
     cloud: str | None,
-    wait: str | None,
+    options: dict[str, Any],
     out: output.Output,
     *,
-    count: int,
-    max_cost: str | None,
     within_bill: bool,
     yes: bool,
     dry_run: bool,
@@ -191,13 +186,19 @@ def _added(
     """More machines for a group that runs: the same as its own, until the same end."""
     from soong import units
     from soong.cli import account as accounts
-    from soong.cli import replicas
+    from soong.cli import joining
 
+    wait, max_cost = options["wait"], options["max_cost"]
     wait_hours = units.parse_hours(wait, what="`--wait`") if wait is not None else 0.0
     most = units.parse_usd(max_cost, what="`--max-cost`") if max_cost is not None else None
     with accounts.opened(cloud, out) as account:
-        wish = replicas.wish_of(
-            account, name, count=count, wait_hours=wait_hours, within_bill=within_bill, max_usd=most
+        wish = joining.wish_of(
+            account,
+            name,
+            count=options["replicas"] or 1,
+            wait_hours=wait_hours,
+            within_bill=within_bill,
+            max_usd=most,
         )
         return carry_out(account, wish, out, dry_run=dry_run, yes=yes, laptop_only=True)
 
@@ -208,22 +209,21 @@ def carry_out(
     """One start, from the plan to the endpoint; returns the exit code."""
     from soong.cli.views import start as view
     from soong.launch.choosing import candidates_now, worth_showing
-    from soong.lease.guardian import heartbeat
 
-    if wish.is_group:
-        from soong.cli import replicas
-
-        replicas.check(account, wish)
+    _check_group(account, wish)
     offers = account.provider.offers()
     plan = wishes.planned(wish, offers, gpus=launching.own_gpus(account, out))
     picks = wishes.chosen(plan, wish, out)
     wish = wish._replace(region=agreement.region_of(account, wish, offers))
-    now = candidates_now(picks, offers, region=wish.region)
-    picks = worth_showing(picks, now)
+    picks = worth_showing(picks, candidates_now(picks, offers, region=wish.region))
     now = candidates_now(picks, offers, region=wish.region)
     terms = agreement.terms_of(account, wish, plan, picks[0], ssh_key_name="")
-    screen = view.screen(plan, picks, now, terms, account.provider)
+    agreement.check_length(account, wish, plan, terms, _first(picks, now), out)
+    usd_per_hour = now[0].usd_per_hour if now else picks[0].offer.usd_per_hour if picks[0].offer else 0.0
+    most = agreement.most_hours(account, terms, usd_per_hour)
+    screen = view.screen(plan, picks, now, terms, account.provider, most_hours=most)
     if dry_run:
+        agreement.check_budget(account, terms, picks[0], out, machines=wish.replicas)
         return view.dry_run(plan, now, terms, screen, out)
     if not now and not wish.wait_hours:
         raise agreement.nothing_free(picks)
@@ -234,18 +234,54 @@ def carry_out(
     out.say(screen)
     agreement.consent(account, terms, picks[0], out, yes=yes, laptop_only=laptop_only)
     prompts.need_someone("Proceed?", out=out, already=yes)
-    key = launching.key_of(account, out, yes=yes)
-    with heartbeat.needed(account.provider.cloud):
-        guard = launching.armed(account, out)
-        out.say(view.enders(guard, account.provider))
-        started = launching.agreed(account, wish, plan, picks, key, guard, out, yes=yes)
+    started, guard = _launched(account, wish, plan, picks, out, yes=yes)
+    if started is None:
+        return ExitCode.DONE
+    with launching.told_if_left(account, started.rentals, out):
+        if wish.is_group:
+            from soong.cli import replicas
+
+            return replicas.go_on(account, wish, started, served, guard, out)
+        return _go_on(account, with_idle_limit(account, wish, started.rentals[0]), served, guard, out)
+
+
+def _first(picks: tuple[Planned, ...], now: Sequence[Candidate]) -> Planned:
+    """The machine that is asked for first: of what has room where anything has, else the best."""
+    free = [one.instance_type for one in now[:1]]
+    return next((one for one in picks if one.offer and one.offer.instance_type in free), picks[0])
+
+
+def _check_group(account: Account, wish: Wish) -> None:
+    if wish.is_group:
+        from soong.cli import replicas
+
+        replicas.check(account, wish)
+
+
+def _launched(
+    account: Account, wish: Wish, plan: Plan, picks: tuple[Planned, ...], out: output.Output, *, yes: bool
+) -> tuple[Started | None, Guard]:
+    """What came, none where the person did not agree, and who ends it: armed before anything is asked for."""
+    from soong.cli.views import start as view
+    from soong.lease.guardian import heartbeat
+
+    added = launching.key_to_add(account)
+    if added:
+        out.say(added)
+    try:
+        with heartbeat.needed(account.provider.cloud):
+            guard = launching.armed(account, out)
+            out.say(view.enders(guard, account.provider))
+            proposal = launching.Proposal(account, wish, plan, picks, guard)
+            started = launching.agreed(proposal, out, yes=yes)
+    except BaseException:
+        with suppress(SoongError, OSError):
+            launching.disarmed(account)
+        raise
     if started is None:
         launching.disarmed(account)
         out.say("nothing was launched")
-        return ExitCode.DONE
-    if wish.is_group:
-        return replicas.go_on(account, wish, started, served, guard, out)
-    return _go_on(account, with_idle_limit(account, wish, started.rentals[0]), served, guard, out)
+    return started, guard
 
 
 def _go_on(account: Account, rental: Rental, served: Served | None, guard: Guard, out: output.Output) -> int:

@@ -201,7 +201,7 @@ def _table(seen: Seen, rentals: list[Rental]) -> str:
 def _group_documents(seen: Seen) -> list[dict[str, Any]]:
     if not seen.groups:
         return []
-    from soong.cli.replicas import document
+    from soong.cli.views.replicas import document
 
     return [document(members, seen.now) for members in seen.groups]
 

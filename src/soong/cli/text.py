@@ -14,6 +14,7 @@ import click
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence
+    from typing import TextIO
 
 WIDTH_WITHOUT_TERMINAL = 120
 """Columns when nobody's terminal says how many."""
@@ -78,6 +79,45 @@ def heading(text: str) -> str:
     """A title in a box."""
     inner = width(text) + 12
     return f"┌{'─' * inner}┐\n│{' ' * 6}{style(text, 'bold')}{' ' * 6}│\n└{'─' * inner}┘"
+
+
+PROSE_WIDTH = 110
+"""Longer lines are hard to read, however wide the terminal."""
+
+_WORD = r"[^\s`]*`[^`]*`[^\s`]*|(?<=: )soong (?:plan|models|offers|export)\b[^`]*|\S+"
+"""Never broken: a word, and a command to be copied, which stands in backticks or ends its line after a colon."""
+
+_DRAWN = ("┌", "│", "├", "└", "▕")
+
+
+def prose(text: str, *, stream: TextIO | None = None) -> str:
+    """Lines that are too long for the terminal broken between words; tables, and commands on lines of their own, whole.
+
+    Args:
+        text: what will be written to `stream`, stdout where none is named; nothing is broken for a pipe or a file.
+    """
+    if not (stream or sys.stdout).isatty():
+        return text
+    limit = max(min(screen_width(), PROSE_WIDTH), LEAST_COLUMN)
+    return "\n".join(_filled(line, limit) for line in text.split("\n"))
+
+
+def _filled(line: str, limit: int) -> str:
+    """One line as those it takes; what is indented without a style is a command, a picture or a list, and stays."""
+    if width(line) <= limit or line.startswith((" ", *_DRAWN)):
+        return line
+    indent = "  "
+    filled, used, end = "", 0, 0
+    for word in re.finditer(_WORD, line):
+        gap, size = line[end : word.start()], width(word[0])
+        end = word.end()
+        if used and used + width(gap) + size > limit:
+            gap = f"\n{indent}"
+            used = len(indent) + size
+        else:
+            used += width(gap) + size
+        filled += gap + word[0]
+    return filled + line[end:]
 
 
 def screen_width() -> int:

@@ -73,7 +73,7 @@ def _start_group(account: Account, rentals: Sequence[Rental], port: int | None, 
     Raises:
         NotFoundError: none serves yet. RemoteError: the router does not answer.
     """
-    from soong.cli.replicas import connect_all
+    from soong.cli.serving_all import connect_all
     from soong.connect import router
     from soong.settings import config
 
@@ -139,6 +139,7 @@ def _running(cloud: str | None) -> tuple[tuple[Tunnel, ...], tuple[Router, ...]]
 
     if cloud is None:
         return tunnel.running(), router.running()
+    cloud = cloud.lower()
     check_name(cloud)
     with open_ledger() as ledger:
         there = {rental.id for rental in ledger.rentals() if rental.cloud == cloud}

@@ -52,17 +52,25 @@ class Wish(NamedTuple):
 
 
 def wish_of(
+    *,
     model: str | None,
-    gpu: str | None,
-    region: str | None,
-    hours: str | None,
-    max_cost: str | None,
-    name: str | None,
-    wait: str | None,
-    filesystem: str | None,
-    plan_options: dict[str, Any],
+    gpu: str | None = None,
+    region: str | None = None,
+    hours: str | None = None,
+    max_cost: str | None = None,
+    name: str | None = None,
+    wait: str | None = None,
+    filesystem: str | None = None,
+    idle: str | None = None,
+    serves: bool = True,
+    engine_env: str = "",
+    local_port: int = 0,
+    replicas: int = 1,
+    all_or_nothing: bool = False,
+    replaces: bool = False,
+    **plan_options: Any,
 ) -> Wish:
-    """The wish that options and settings make.
+    """The wish that options, as they were typed, and settings make; see `Wish`.
 
     Raises:
         UsageError: no model, or a value that cannot be used.
@@ -94,6 +102,13 @@ def wish_of(
             "engine": _engine(plan_options.get("engine")),
             **{key: value for key, value in plan_options.items() if value is not None},
         },
+        serves=serves,
+        engine_env=engine_env,
+        local_port=local_port,
+        idle_hours=_idle_hours(idle, serves=serves),
+        replicas=replicas,
+        all_or_nothing=all_or_nothing,
+        replaces=replaces,
     )
 
 
@@ -105,7 +120,7 @@ def _engine(typed: str | None) -> str | None:
     return None if found.origin == "default" else str(found.value)
 
 
-def idle_hours(typed: str | None, *, serves: bool) -> float:
+def _idle_hours(typed: str | None, *, serves: bool) -> float:
     """How long it may idle; 0 for as long as its lease.
 
     Raises:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from soong import tracing
 from soong.errors import CredentialError, SoongError, UsageError
 from soong.settings import paths
 
@@ -93,7 +94,9 @@ def make_own_key() -> LocalKey:
     paths.made(file.parent).chmod(0o700)
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "soong", "-f", str(file)]
     try:
-        subprocess.run(command, check=True, capture_output=True, stdin=subprocess.DEVNULL)  # noqa: S603
+        subprocess.run(  # noqa: S603
+            tracing.own(command), check=True, capture_output=True, stdin=subprocess.DEVNULL
+        )
     except (OSError, subprocess.CalledProcessError) as error:
         raise SoongError(
             "no SSH key could be made",

@@ -9,10 +9,10 @@ import shlex
 import subprocess
 import time
 from contextlib import suppress
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from soong import tracing
 from soong.connect import ssh
 from soong.errors import RemoteError, SoongError
 from soong.serve.machine import Ran
@@ -20,20 +20,11 @@ from soong.serve.machine import Ran
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-PROGRAMS = ("boot.py", "gate.py", "cuda_check.py")
-"""What serving puts on a machine, beside its orders."""
-
 CHUNK_BYTES = 1 << 20
 SEND_TRIES = 8
 AGAIN_SECONDS = (1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 """Between two attempts at a broken connection; the last one again and again."""
 SEND_SECONDS = 120.0
-
-
-def programs() -> dict[str, bytes]:
-    """The programs for the machine, by file name."""
-    folder = resources.files("soong.connect.remote")
-    return {name: folder.joinpath(name).read_bytes() for name in PROGRAMS}
 
 
 class SshMachine:
@@ -136,7 +127,10 @@ class SshMachine:
         with (
             local.open("rb") as file,
             subprocess.Popen(  # noqa: S603
-                words, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+                tracing.own(words),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
             ) as sending,
         ):
             assert sending.stdin is not None  # noqa: S101 - narrows for the type checker
@@ -193,7 +187,7 @@ class _Following:
     def __init__(self, host: ssh.Host, remote: str, offset: int) -> None:
         command = ["tail", "-c", f"+{offset + 1}", "-F", remote]
         self._process = subprocess.Popen(  # noqa: S603
-            ssh.argv(host, [f"{shlex.join(command)} 2>/dev/null"], options=_BATCH),
+            tracing.own(ssh.argv(host, [f"{shlex.join(command)} 2>/dev/null"], options=_BATCH)),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

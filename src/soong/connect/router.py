@@ -21,7 +21,7 @@ import msgspec
 
 from soong.connect import supervised, tunnel
 from soong.errors import RemoteError, SoongError, UsageError
-from soong.settings import paths
+from soong.settings import paths, records
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
@@ -194,7 +194,7 @@ def stop(group: str) -> bool:
 
     was_there = supervised.end(_lock(group), pid_of, "the router")
     _end_left_over(group)
-    (folder() / f"{group}.json").unlink(missing_ok=True)
+    _file(group).unlink(missing_ok=True)
     return was_there
 
 
@@ -228,7 +228,7 @@ def supervise(group: str, look_after: Callable[[Router], None] = lambda _: None)
         except supervised.EndedError:
             pass
         finally:
-            (folder() / f"{group}.json").unlink(missing_ok=True)
+            _file(group).unlink(missing_ok=True)
         look_after(msgspec.structs.replace(router, members=()))
     return 0
 
@@ -415,6 +415,10 @@ class _Doors:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
+def _file(group: str) -> Path:
+    return folder() / f"{group}.json"
+
+
 def _lock(group: str) -> Path:
     return folder() / f"{group}.lock"
 
@@ -424,20 +428,11 @@ def _log(group: str) -> Path:
 
 
 def _read(group: str) -> Router | None:
-    try:
-        return msgspec.json.decode((folder() / f"{group}.json").read_bytes(), type=Router)
-    except (OSError, msgspec.DecodeError):
-        return None
+    return records.read(_file(group), Router)
 
 
 def _write(router: Router) -> Router:
-    from soong.settings.files import replace_text
-
-    file = paths.made(folder()) / f"{router.group}.json"
-    text = msgspec.json.encode(router).decode()
-    if not file.exists() or file.read_text(encoding="utf-8") != text:
-        replace_text(file, text, new_mode=0o600)
-    return router
+    return router if _read(router.group) == router else records.write(_file(router.group), router)
 
 
 def _end_left_over(group: str) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from soong import tracing
 from soong.errors import RemoteError, SoongError, TimedOutError
 from soong.launch.provider import SshEndpoint  # noqa: TC001 - msgspec reads the annotation
 from soong.settings import paths
@@ -117,7 +118,7 @@ def run(host: Host, command: Sequence[str], *, stdin: bytes | None = None, secon
     words = argv(host, command, options={"BatchMode": "yes", "ConnectTimeout": str(CONNECT_SECONDS)})
     try:
         ended = subprocess.run(  # noqa: S603
-            words,
+            tracing.own(words),
             input=stdin if stdin is not None else b"",
             capture_output=True,
             timeout=seconds,

@@ -11,6 +11,7 @@ import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from soong import tracing
 from soong.errors import SoongError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def spawn(module: str, word: str, log: Path) -> subprocess.Popen[bytes]:
     descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
     try:
         supervisor = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [sys.executable, "-P", "-m", module, word],
+            tracing.own([sys.executable, "-P", "-m", module, word]),
             stdin=subprocess.DEVNULL,
             stdout=descriptor,
             stderr=descriptor,
@@ -84,7 +85,7 @@ def end_if_it_says(pid: int, *words: str) -> None:
         return
     with suppress(OSError):
         said = subprocess.run(  # noqa: S603
-            ["ps", "-o", "args=", "-p", str(pid)],  # noqa: S607
+            tracing.own(["ps", "-o", "args=", "-p", str(pid)]),
             capture_output=True,
             text=True,
             check=False,

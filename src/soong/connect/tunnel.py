@@ -18,7 +18,7 @@ import msgspec
 
 from soong.connect import ssh, supervised
 from soong.errors import RemoteError, SoongError
-from soong.settings import paths
+from soong.settings import paths, records
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -238,18 +238,11 @@ def _pause(seconds: float, rental_id: str) -> None:
 
 
 def _read(rental_id: str) -> Tunnel | None:
-    try:
-        return msgspec.json.decode((folder() / f"{rental_id}.json").read_bytes(), type=Tunnel)
-    except (OSError, msgspec.DecodeError):
-        return None
+    return records.read(folder() / f"{rental_id}.json", Tunnel)
 
 
 def _write(tunnel: Tunnel) -> Tunnel:
-    from soong.settings.files import replace_text
-
-    file = paths.made(folder()) / f"{tunnel.rental_id}.json"
-    replace_text(file, msgspec.json.encode(tunnel).decode(), new_mode=0o600)
-    return tunnel
+    return records.write(folder() / f"{tunnel.rental_id}.json", tunnel)
 
 
 def _end_left_over(rental_id: str) -> None:

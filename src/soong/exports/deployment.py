@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from soong import units
 from soong.errors import NothingFitsError, UsageError
-from soong.exports import names
+from soong.exports import names, renting
+from soong.offers.sources import ALL, cloud_words
+from soong.plan.loading import has_no_files
 from soong.serve import command as serving
 from soong.serve import orders
 
@@ -35,7 +38,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         replicas: how many engines. hours: when it all ends. idle_minutes: how long a machine may stay without work.
-        gpus_per_machine: None for the most that one machine has.
+        gpus_per_machine: None for the most that one machine has. tool: the format, which says where can be rented.
         command: that made the file. version: of soong. today: ISO.
     """
 
@@ -43,6 +46,7 @@ class Wishes(msgspec.Struct, frozen=True, kw_only=True):
     hours: float = 4.0
     idle_minutes: int = 10
     gpus_per_machine: int | None = None
+    tool: str = "shell"
     command: str = ""
     version: str = ""
     today: str = ""
@@ -91,9 +95,25 @@ class Deployment(msgspec.Struct, frozen=True, kw_only=True):
         return round(self.wishes.hours * 3600)
 
     @property
-    def cloud(self) -> str:
-        """The one cloud that was asked for; empty where any will do."""
-        return "" if self.plan.request.cloud in {None, "all"} else str(self.plan.request.cloud)
+    def clouds(self) -> tuple[str, ...]:
+        """The clouds that were asked for; none where any will do."""
+        clouds = cloud_words(self.plan.request.cloud or ALL)
+        return () if ALL in clouds else clouds
+
+    def names_of_clouds(self, tool: str) -> list[str]:
+        """What a tool calls those of the clouds where it can run this; none where any will do.
+
+        Raises:
+            UsageError: the tool cannot run this at any of them.
+        """
+        return renting.names_at(
+            tool,
+            self.clouds,
+            model=self.model,
+            spot=self.plan.request.spot,
+            machines=self.nodes,
+            replicas=self.wishes.replicas,
+        )
 
     @property
     def image(self) -> names.Image:
@@ -153,31 +173,19 @@ def made(plan: Plan, wishes: Wishes, *, offers: Sequence[Offer] = ()) -> Deploym
     """The deployment of a plan.
 
     Args:
-        plan: with its choice. wishes: the rest. offers: to price machines of a deployment that spans several.
+        plan: with its choice. wishes: the rest. offers: to price machines that the plan has no price of: several
+            together, or of clouds that it was not asked about.
 
     Raises:
         NothingFitsError: the plan has no machine that holds it. UsageError: it has no command, or cannot be split so.
     """
     candidate = chosen(plan)
-    if plan.model.source == "config":
-        raise UsageError(
-            f"{plan.model.id} describes a model and has no weights to serve",
-            hints=("soong export FORMAT ORG/NAME",),
-        )
-    if not candidate.engine_argv:
-        raise UsageError(
-            f"there is no command that serves {plan.model.id} with {plan.settings.name}",
-            why="; ".join(candidate.reasons),
-            hints=(
-                "the same with another `--engine`",
-                f"soong plan {plan.model.id} --engine {plan.settings.name}",
-            ),
-        )
+    _check_servable(plan, candidate)
     command = serving.engine_command(candidate.engine_argv, plan.model, version=plan.settings.version)
     used = candidate.tensor_parallel * plan.settings.pipeline_parallel
     nodes, per_node = _machines(plan, candidate, used, wishes)
     source, argv = argv_of(candidate.engine_argv, command.argv)
-    offer, usd_per_hour = _price(candidate, nodes, per_node, offers)
+    offer, usd_per_hour = _price(candidate, nodes, per_node, _rentable(candidate, nodes, offers, wishes))
     return Deployment(
         name=name_of(command.served_name),
         model=plan.model.id if plan.model.source in {"catalogue", "hub"} else command.served_name,
@@ -198,8 +206,37 @@ def made(plan: Plan, wishes: Wishes, *, offers: Sequence[Offer] = ()) -> Deploym
         wishes=wishes,
         offer=offer,
         usd_per_hour=usd_per_hour,
-        notes=(*command.notes, *_notes(candidate, used, nodes)),
+        notes=(
+            *command.notes,
+            *_notes(candidate, used, nodes),
+            *_too_short(plan, wishes),
+            *_not_there(plan, offer),
+        ),
     )
+
+
+def _check_servable(plan: Plan, candidate: Candidate) -> None:
+    """Make sure that there are weights, and a command that serves them.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if plan.model.source == "config":
+        raise UsageError(
+            f"{plan.model.id} describes a model and has no weights to serve",
+            hints=("soong export FORMAT ORG/NAME",),
+        )
+    if has_no_files(plan.model, plan.settings.name):
+        serving.check_files(candidate.engine_argv, plan.model)
+    if not candidate.engine_argv:
+        raise UsageError(
+            f"there is no command that serves {plan.model.id} with {plan.settings.name}",
+            why="; ".join(candidate.reasons),
+            hints=(
+                "the same with another `--engine`",
+                f"soong plan {plan.model.id} --engine {plan.settings.name}",
+            ),
+        )
 
 
 def name_of(served_name: str) -> str:
@@ -254,14 +291,25 @@ def _price(
     candidate: Candidate, nodes: int, per_node: int, offers: Sequence[Offer]
 ) -> tuple[Offer | None, float | None]:
     """The offer of one machine, and what one replica costs an hour."""
-    if nodes == 1:
-        offer = candidate.offer
-        return offer, offer.usd_per_hour if offer else None
+    if nodes == 1 and candidate.offer is not None:
+        return candidate.offer, candidate.offer.usd_per_hour
     fitting = [
         one for one in offers if one.gpu == candidate.gpu.id and one.gpu_count == per_node and not one.spot
     ]
     cheapest = min(fitting, key=lambda one: one.usd_per_hour, default=None)
     return cheapest, nodes * cheapest.usd_per_hour if cheapest else None
+
+
+def _rentable(candidate: Candidate, nodes: int, offers: Sequence[Offer], wishes: Wishes) -> list[Offer]:
+    """The offers of these GPUs that the file's tool can rent."""
+    return [
+        offer
+        for offer in offers
+        if offer.gpu == candidate.gpu.id
+        and renting.can_rent(
+            wishes.tool, offer, candidate.gpu, spot=offer.spot, machines=nodes, replicas=wishes.replicas
+        )
+    ]
 
 
 def _consent(plan: Plan) -> Consent:
@@ -289,3 +337,25 @@ def _notes(candidate: Candidate, used: int, nodes: int) -> tuple[str, ...]:
             "the figures count each GPU alone; machines must reach each other on every port, best over a fast network"
         )
     return tuple(notes)
+
+
+def _too_short(plan: Plan, wishes: Wishes) -> tuple[str, ...]:
+    """A word where all the hours may go into the download: paid for, and never served."""
+    deadline_hours = _deadline_seconds(plan) / 3600
+    if deadline_hours < wishes.hours:
+        return ()
+    bytes_per_second = orders.SLOWEST_BYTES_PER_SECOND
+    return (
+        f"it ends after {units.format_hours(wishes.hours)}, and on a slow line "
+        f"({bytes_per_second * 8 / 1e6:,.0f} Mbit/s) the {units.format_gib(plan.model.weights_bytes)} of weights alone "
+        f"may take {plan.model.weights_bytes / bytes_per_second / 3600:.0f} h; "
+        f"`--hours {math.ceil(deadline_hours + 1)}` leaves time to serve",
+    )
+
+
+def _not_there(plan: Plan, offer: Offer | None) -> tuple[str, ...]:
+    """A word where the file asks one cloud for machines that it is not known to rent."""
+    cloud = plan.request.cloud
+    if offer is not None or cloud in {None, "all"}:
+        return ()
+    return (f"no such machine of {cloud} is in the prices that soong knows; it may not be for rent there",)

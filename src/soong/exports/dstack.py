@@ -91,9 +91,9 @@ def _resources(deployment: Deployment) -> dict[str, Any]:
 def _profile(deployment: Deployment) -> dict[str, Any]:
     request = deployment.plan.request
     found: dict[str, Any] = {}
-    cloud = names.cloud_name(deployment.cloud, "dstack", model=deployment.model)
-    if cloud:
-        found["backends"] = [cloud]
+    clouds = deployment.names_of_clouds("dstack")
+    if clouds:
+        found["backends"] = clouds
     if request.region:
         found["regions"] = [request.region]
     if request.max_usd_per_hour is not None:

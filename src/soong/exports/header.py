@@ -93,8 +93,11 @@ def _price(deployment: Deployment) -> str:
     replicas, hours = deployment.wishes.replicas, deployment.wishes.hours
     each = " each replica" if replicas > 1 else ""
     total = usd * replicas * hours
+    on_demand = (
+        " on demand, as no spot price is known," if deployment.plan.request.spot and not offer.spot else ""
+    )
     return (
-        f"Price: ${usd:.2f} an hour{each} for {machines} of {offer.cloud} as of {offer.as_of}; "
+        f"Price: ${usd:.2f} an hour{each}{on_demand} for {machines} of {offer.cloud} as of {offer.as_of}; "
         f"${total:.2f} for {units.format_hours(hours)}. Elsewhere the tool's own price counts."
     )
 

@@ -44,12 +44,17 @@ class GpuNames(msgspec.Struct, frozen=True, kw_only=True):
     most_per_machine: int = 8
 
 
+Feature = Literal["images", "autodown", "machines", "ports", "spot"]
+
+
 class Cloud(msgspec.Struct, frozen=True):
-    """A cloud as offers name it, and as the tools do."""
+    """A cloud as offers name it, and as the tools do; and what a tool cannot do there (see the table's head)."""
 
     id: str
     skypilot: str = ""
     dstack: str = ""
+    skypilot_lacks: frozenset[Feature] = frozenset()
+    dstack_lacks: frozenset[Feature] = frozenset()
 
 
 class Helper(msgspec.Struct, frozen=True):
@@ -108,22 +113,6 @@ def names_of(gpu: Gpu) -> GpuNames:
 def cloud_names(cloud: str) -> Cloud:
     """The cloud's names elsewhere; none for one that no tool has."""
     return next((row for row in table().cloud if row.id == cloud), Cloud(cloud))
-
-
-def cloud_name(cloud: str, tool: str, *, model: str) -> str:
-    """What a tool calls the cloud; empty for none. model: for the hint.
-
-    Raises:
-        UsageError: the tool does not rent there.
-    """
-    found = {"SkyPilot": cloud_names(cloud).skypilot, "dstack": cloud_names(cloud).dstack}
-    if cloud and not found[tool]:
-        other = next((name for name, known in found.items() if known), "shell").lower()
-        raise UsageError(
-            f"{tool} does not rent at {cloud}",
-            hints=(f"soong export {other} {model} --cloud {cloud}", "the same without `--cloud`"),
-        )
-    return found[tool] if cloud else ""
 
 
 def helper_image(name: str) -> str:

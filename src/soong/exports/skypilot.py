@@ -53,10 +53,15 @@ def _resources(deployment: Deployment, *, serves: bool) -> dict[str, Any]:
         raise names.unknown_gpu(deployment.gpu, "SkyPilot", model=deployment.model)
     count, request = deployment.gpus_per_node, deployment.plan.request
     found: dict[str, Any] = {}
-    cloud = names.cloud_name(deployment.cloud, "SkyPilot", model=deployment.model)
-    if cloud:
-        found["infra"] = f"{cloud}/{request.region}" if request.region else cloud
-    found["accelerators"] = f"{known[0]}:{count}" if len(known) == 1 else dict.fromkeys(known, count)
+    clouds = deployment.names_of_clouds("skypilot")
+    infra = [f"{cloud}/{request.region}" if request.region else cloud for cloud in clouds]
+    if len(infra) > 1:  # SkyPilot takes no mapping of GPUs beside `any_of`
+        found["any_of"] = [
+            {"infra": place, "accelerators": f"{name}:{count}"} for place in infra for name in known
+        ]
+    else:
+        found |= {"infra": infra[0]} if infra else {}
+        found["accelerators"] = f"{known[0]}:{count}" if len(known) == 1 else dict.fromkeys(known, count)
     found["image_id"] = f"docker:{deployment.image.image}"
     found["disk_size"] = max(SMALLEST_DISK_GIB, disk_gib(deployment.disk_bytes) + SMALLEST_DISK_GIB // 2)
     if request.spot:

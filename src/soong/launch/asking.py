@@ -47,7 +47,9 @@ def ask(
     with budget.alone(monthly_usd, ledger):
         whole = budget.Span(rental.asked_at, rental.lease.ends_at, rental.usd_per_hour)
         others = budget.counted(ledger.rentals(), rental.cloud)
-        budget.check(monthly_usd, others, (whole,), rental.asked_at, again=budget.FEWER_HOURS)
+        budget.check(
+            monthly_usd, others, (whole,), rental.asked_at, again=budget.FEWER_HOURS, cloud=provider.cloud
+        )
         ledger.add(rental)
     return call(
         provider, ledger, rental, ssh_key_name=ssh_key_name, user_data=user_data, filesystems=filesystems

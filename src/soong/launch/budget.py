@@ -154,13 +154,19 @@ def _add(sums: dict[Month, list[float]], place: int, span: Span) -> None:
 
 
 def check(
-    cap_usd: float | None, rentals: Iterable[Rental], wanted: Sequence[Span], now: float, *, again: str
+    cap_usd: float | None,
+    rentals: Iterable[Rental],
+    wanted: Sequence[Span],
+    now: float,
+    *,
+    again: str,
+    cloud: str = "",
 ) -> str:
     """Make sure that what is wanted fits under the cap in every month that it falls in.
 
     Args:
         cap_usd: dollars a month; None for no cap. rentals: those that count (`counted`). wanted: what would be added.
-        again: how to ask for fewer hours, `--hours {}`.
+        again: how to ask for fewer hours, `--hours {}`. cloud: where; a rehearsal's figures stand in a list of theirs.
 
     Returns:
         A warning where a month comes to 80 % of the cap or more; else nothing.
@@ -179,7 +185,7 @@ def check(
         held = months.get(month, Spending())
         total = held.usd + more[month]
         if total > cap_usd + CENT:
-            raise _over(cap_usd, months, month, more[month], wanted, again)
+            raise _over(cap_usd, months, month, more[month], wanted, again, cloud)
         if total >= WARN_AT * cap_usd and not warning:
             warning = (
                 f"with ${more[month]:.2f} for this lease, {month.name} comes to ${total:.2f} "
@@ -195,15 +201,17 @@ def _over(
     usd: float,
     wanted: Sequence[Span],
     again: str,
+    cloud: str,
 ) -> OverBudgetError:
     held = months.get(month, Spending())
     hours = hours_that_fit(cap_usd, months, wanted)
     hint = (f"`{again.format(units.format_hours(hours))}` stays under it",) if hours >= LEAST_HOURS else ()
+    costs = f"soong costs --cloud {REHEARSAL}" if cloud == REHEARSAL else "soong costs"
     return OverBudgetError(
         f"this would take {month.name} over your cap of ${cap_usd:.2f}",
         why=f"${held.spent_usd:.2f} spent, ${held.committed_usd:.2f} for leases that run, to their ends, and "
         f"${usd:.2f} for this",
-        hints=(*hint, f"soong config set {KEY} {math.ceil(held.usd + usd)}", "soong costs"),
+        hints=(*hint, f"soong config set {KEY} {math.ceil(held.usd + usd)}", costs),
         docs="budgets.md",
     )
 
@@ -264,9 +272,16 @@ def check_most(rental: Rental, ends_at: float) -> None:
     )
 
 
-def forecast(rentals: Sequence[Rental], now: float, cap_usd: float | None) -> Forecast:
-    """This month until now, and its end at the rate of the last days."""
+def forecast(
+    rentals: Sequence[Rental], now: float, cap_usd: float | None, *, against: Sequence[Rental] | None = None
+) -> Forecast:
+    """This month until now, and its end at the rate of the last days.
+
+    Args:
+        rentals: that the sums are of. against: that the cap is held against (`counted`), where those are others.
+    """
     month = month_of(now)
+    counts = spending(rentals if against is None else against, now).get(month, Spending())
     held = spending(rentals, now).get(month, Spending())
     usd_per_day = _usd_per_day(rentals, now)
     days_left = (month.next.begins_at - now) / SECONDS_PER_DAY
@@ -277,7 +292,7 @@ def forecast(rentals: Sequence[Rental], now: float, cap_usd: float | None) -> Fo
         usd_per_day=round(usd_per_day, 4),
         forecast_usd=round(held.spent_usd + max(held.committed_usd, usd_per_day * days_left), 4),
         cap_usd=None if cap_usd is None else float(cap_usd),
-        left_usd=None if cap_usd is None else round(cap_usd - held.usd, 4),
+        left_usd=None if cap_usd is None else round(cap_usd - counts.usd, 4),
     )
 
 

@@ -53,7 +53,14 @@ def extend(
         budget.check_most(rental, wanted.ends_at)
         more = budget.Span(known.ends_at, wanted.ends_at, rental.usd_per_hour)
         others = budget.counted(ledger.rentals(), rental.cloud)
-        budget.check(monthly_usd, others, (more,), now, again=f"soong extend {{}} {rental.group_name}")
+        budget.check(
+            monthly_usd,
+            others,
+            (more,),
+            now,
+            again=f"soong extend {{}} {rental.group_name}",
+            cloud=rental.cloud,
+        )
         # Others now count the new end, so the lock need not be held while a cloud takes its time. Should this process
         # die here, the cloud's end counts: `settling` sees that the two differ.
         ledger.change(rental.id, "extend-reserved", now, detail={"ends_at": wanted.ends_at}, lease=wanted)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from soong.errors import SoongError
-from soong.settings import paths
+from soong.settings import paths, records
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,11 +72,7 @@ def folder() -> Path:
 
 def write(group: Group) -> Group:
     """Remember it; on disk when this returns."""
-    from soong.settings.files import replace_text
-
-    file = paths.made(folder()) / f"{group.id}.json"
-    replace_text(file, msgspec.json.encode(group).decode(), new_mode=0o600)
-    return group
+    return records.write(folder() / f"{group.id}.json", group)
 
 
 def change(group_id: str, **fields: Any) -> Group | None:
@@ -90,10 +86,7 @@ def change(group_id: str, **fields: Any) -> Group | None:
 
 def find(group_id: str) -> Group | None:
     """A group that this computer remembers."""
-    try:
-        return msgspec.json.decode((folder() / f"{group_id}.json").read_bytes(), type=Group)
-    except (OSError, msgspec.DecodeError):
-        return None
+    return records.read(folder() / f"{group_id}.json", Group)
 
 
 def forget_over(ledger: Ledger) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from soong.errors import NothingFitsError, SoongError, UsageError
-from soong.launch import asking, budget, extending, groups, starting, stopping
+from soong.errors import NothingFitsError, SoongError
+from soong.launch import asking, booting, budget, extending, groups, starting, stopping
+from soong.launch.booting import TooShortError
 from soong.launch.provider import LaunchRefusedError, LaunchUnclearError
 from soong.lease.lease import SECONDS_PER_HOUR, new_id
 from soong.lease.ledger import held
@@ -24,16 +25,6 @@ if TYPE_CHECKING:
     from soong.launch.starting import Candidate, Prober, Terms
     from soong.lease.lease import Lease
     from soong.lease.ledger import Ledger, Rental
-
-
-LEAST_SECONDS = 60.0
-"""A machine whose lease is over so soon is not asked for: booting alone takes minutes."""
-
-
-class TooShortError(UsageError):
-    """What is left of the money, or until the group's end, is over before a machine is up; it was not asked for."""
-
-    code = "too-short"
 
 
 class Wanted(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,7 +69,7 @@ def start_all(
         NothingFitsError: no room within the wait, or not for all where all or none is wanted; what came is ended.
         LaunchRefusedError, LaunchUnclearError, MachineUnfitError: as of one machine, where none came at all.
         OverBudgetError: what can be had would take a month over its cap.
-        TooShortError: the group, or the money, ends before a machine were up.
+        TooShortError: the group, or the money, ends before a machine could be used.
         StopNotConfirmedError: something that was to be ended could not be proved gone.
     """
     with ExitStack() as holds:
@@ -89,8 +80,8 @@ def start_all(
             run.look_all_over()
             _check_enough(run, len(run.ready))
             run.align()
-        except (KeyboardInterrupt, SoongError) as leaving:
-            run.end_all(str(leaving) or "interrupted")
+        except BaseException as leaving:
+            run.end_all(starting.why_left(leaving))
             raise
     return Started(run.ready, tuple(run.lacking))
 
@@ -206,12 +197,12 @@ class _Run:
         self.lacking.append(f"{intent.name}: there is no room")
 
     def _check_long_enough(self, intent: Rental) -> None:
-        """Raise, and close the intent, where the machine would be ended before it is up."""
+        """Raise, and close the intent, where the machine would be ended before it can be used."""
         left_seconds = intent.lease.remaining_seconds(self.provider.clock.now())
-        if left_seconds > LEAST_SECONDS:
+        if left_seconds >= booting.ready_seconds(intent.cloud, intent.gpu_count):
             return
         error = TooShortError(
-            f"its lease would be over in {max(0.0, left_seconds):.0f} s, before it is up",
+            f"its lease would be over in {max(0.0, left_seconds):.0f} s, before it can be used",
             hints=("soong status",),
         )
         self._never_asked(intent, str(error))
@@ -261,8 +252,8 @@ class _Run:
         others = [one for one in self.ledger.rentals() if one.id not in ids]
         spans = [budget.Span(one.asked_at, one.lease.ends_at, one.usd_per_hour) for one in intents]
         counted = budget.counted(others, self.provider.cloud)
-        now = self.provider.clock.now()
-        budget.check(self.terms.monthly_usd, counted, spans, now, again=budget.FEWER_HOURS)
+        now, cloud = self.provider.clock.now(), self.provider.cloud
+        budget.check(self.terms.monthly_usd, counted, spans, now, again=budget.FEWER_HOURS, cloud=cloud)
 
     def _intent(self, number: int, candidate: Candidate) -> Rental:
         share = _share(self.terms)

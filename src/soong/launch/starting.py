@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import msgspec
 
 from soong.errors import NothingFitsError, RemoteError, SoongError, UsageError
-from soong.launch import asking, budget, extending, stopping
+from soong.launch import asking, booting, budget, extending, stopping
 from soong.launch.provider import LaunchRefusedError, LaunchUnclearError
 from soong.lease.lease import SECONDS_PER_HOUR, make_lease, new_id
 from soong.lease.ledger import Rental, held
@@ -159,17 +159,18 @@ def start(
         StopNotConfirmedError: an unfit machine could not be proved gone, so nothing more is launched.
         OverBudgetError: what can be had would take a month over its cap.
         SpentError: machines that were of no use have cost all that this may cost.
+        TooShortError: the lease of what can be had would be over before the machine can be used.
     """
     began = provider.clock.now()
     deadline = began + terms.wait_seconds
     tried = 0
     while True:
-        over: budget.OverBudgetError | None = None
+        over: budget.OverBudgetError | booting.TooShortError | None = None
         for candidate in candidates():
             tried += 1
             try:
                 rental = _tried(provider, ledger, candidate, terms, prober, tell, began)
-            except budget.OverBudgetError as error:
+            except (budget.OverBudgetError, booting.TooShortError) as error:
                 over = over or error
                 tell(f"{candidate.instance_type} in {candidate.region}: {error.message}")
                 continue
@@ -195,13 +196,15 @@ def _tried(
     Args:
         began: when the start did; what it has cost since then counts, whichever candidate's machine that was.
     """
-    left = _without_cost_since(terms, provider, ledger, began)
+    left = _without_cost_since(terms, provider, ledger, began, candidate)
+    rate = candidate.usd_per_hour * left.count
+    booting.check(provider.cloud, hours_of(left, candidate.usd_per_hour), candidate.gpu_count, rate)
     try:
         try:
             return _launched(provider, ledger, candidate, left, prober, tell)
         except MachineUnfitError as unfit:
             tell(f"{unfit}; it is gone, trying one more")
-            left = _without_cost_since(terms, provider, ledger, began)
+            left = _without_cost_since(terms, provider, ledger, began, candidate)
             return _launched(provider, ledger, candidate, left, prober, tell)
     except LaunchRefusedError as refused:
         if refused.refusal not in NEXT_CANDIDATE:
@@ -210,19 +213,24 @@ def _tried(
         return None
 
 
-def _without_cost_since(terms: Terms, provider: Provider, ledger: Ledger, began: float) -> Terms:
+def _without_cost_since(
+    terms: Terms, provider: Provider, ledger: Ledger, began: float, candidate: Candidate
+) -> Terms:
     """The terms with so much less money as an unfit machine has cost: `--max-cost` holds for all that a start rents.
 
     Raises:
-        SpentError: nothing is left of it.
+        SpentError: what is left of it does not last until another machine is up.
     """
     if terms.max_usd is None:
         return terms
     now = provider.clock.now()
     cost_usd = sum(one.cost_usd(now) for one in ledger.rentals(since=began) if one.name == terms.name)
-    if terms.max_usd - cost_usd < budget.CENT:
+    ready = booting.ready_seconds(provider.cloud, candidate.gpu_count)
+    least_usd = max(budget.CENT, ready / SECONDS_PER_HOUR * candidate.usd_per_hour * terms.count)
+    if cost_usd and terms.max_usd - cost_usd < least_usd:
         raise SpentError(
-            f"the ${terms.max_usd:.2f} that this may cost are spent on a machine that was of no use",
+            f"a machine that was of no use has cost ${cost_usd:.2f} of the ${terms.max_usd:.2f} that this may cost",
+            why="the rest does not last until another is up",
             hints=("soong status --history", "the same with a larger `--max-cost`"),
         )
     return msgspec.structs.replace(terms, max_usd=terms.max_usd - cost_usd)
@@ -251,6 +259,7 @@ def _launched(
             )
             tell(f"{rental.instance_id} is booting")
             machine = prober.probe(rental, tell)
+            ready = _made_ready(provider, ledger, rental, machine, terms, tell)
         except MachineUnfitError as unfit:
             check_wanted(ledger, rental)
             tell(f"{unfit}; ending it")
@@ -258,14 +267,26 @@ def _launched(
             raise
         except (LaunchRefusedError, LaunchUnclearError):
             raise
-        except (KeyboardInterrupt, SoongError) as leaving:
-            _undo(provider, ledger, rental.id, str(leaving) or "interrupted", tell)
+        except BaseException as leaving:
+            _undo(provider, ledger, rental.id, why_left(leaving), tell)
             raise
-        rental = at_true_price(provider, ledger, rental, machine, terms, tell)
-        now = provider.clock.now()
-        ready = ledger.change(rental.id, "ready", now, phase="ready", ready_at=now, address=machine.address)
-        check_wanted(ledger, ready)
         return ready
+
+
+def _made_ready(
+    provider: Provider,
+    ledger: Ledger,
+    rental: Rental,
+    machine: Instance,
+    terms: Terms,
+    tell: Callable[[str], None],
+) -> Rental:
+    """The rental of a machine that was looked over: ready, at its true price."""
+    rental = at_true_price(provider, ledger, rental, machine, terms, tell)
+    now = provider.clock.now()
+    ready = ledger.change(rental.id, "ready", now, phase="ready", ready_at=now, address=machine.address)
+    check_wanted(ledger, ready)
+    return ready
 
 
 def at_true_price(
@@ -295,8 +316,8 @@ def at_true_price(
     tell(f"so its lease is {hours:.3g} h, for no more money than was agreed")
     try:
         return extending.shorten(provider, ledger, rental, ends_at=ends_at)
-    except (KeyboardInterrupt, SoongError) as leaving:
-        _undo(provider, ledger, rental.id, str(leaving) or "interrupted", tell)
+    except BaseException as leaving:
+        _undo(provider, ledger, rental.id, why_left(leaving), tell)
         raise
 
 
@@ -322,6 +343,17 @@ def check_wanted(ledger: Ledger, rental: Rental) -> None:
             why=rental.end_reason,
             hints=("soong status --history",),
         )
+
+
+def why_left(leaving: BaseException) -> str:
+    """Why a start ends in the middle, in words; of an error that nobody foresaw, its kind too.
+
+    >>> why_left(KeyboardInterrupt()), why_left(SoongError("no SSH")), why_left(ValueError("odd"))
+    ('interrupted', 'no SSH', 'ValueError: odd')
+    """
+    if isinstance(leaving, SoongError):
+        return str(leaving)
+    return "interrupted" if isinstance(leaving, KeyboardInterrupt) else f"{type(leaving).__name__}: {leaving}"
 
 
 def _undo(provider: Provider, ledger: Ledger, rental_id: str, why: str, tell: Callable[[str], None]) -> None:

@@ -66,5 +66,89 @@ def _shared_segments(tensors: Sequence[tuple[int, int]]) -> int:
     return total
 
 
+class _Block:
+    """A piece of a segment, used or free, between its neighbours in the segment."""
+
+    __slots__ = ("after", "before", "free", "key", "size", "small")
+
+    def __init__(self, size: int, *, small: bool) -> None:
+        self.size, self.small, self.free, self.key = size, small, False, 0
+        self.before: _Block | None = None
+        self.after: _Block | None = None
+
+
+class CachingAllocator:
+    """PyTorch's allocator, tensor by tensor: what stays reserved when some of them are given back.
+
+    Free blocks are taken smallest first, split, and joined with free neighbours again; a segment goes back to the
+    driver only when all of it is free (`release_cached_blocks`, as `torch.cuda.empty_cache` asks for).
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[bool, list[tuple[int, int, _Block]]] = {True: [], False: []}
+        self._keys = 0
+        self.reserved_bytes = 0
+
+    def take(self, size_bytes: int) -> _Block:
+        """A block for one tensor."""
+        size = _up(max(size_bytes, 1), BLOCK_BYTES)
+        small = size <= SPLIT_BYTES
+        free = self._free[small]
+        place = bisect_left(free, (size,))
+        block = free.pop(place)[2] if place < len(free) else self._segment(size, small=small)
+        block.free = False
+        rest = block.size - size
+        if rest >= BLOCK_BYTES if small else rest > SPLIT_BYTES:
+            other = _Block(rest, small=small)
+            other.before, other.after = block, block.after
+            if block.after is not None:
+                block.after.before = other
+            block.after, block.size = other, size
+            self._keep(other)
+        return block
+
+    def give(self, block: _Block) -> None:
+        """A tensor's block is free again."""
+        free = self._free[block.small]
+        for other in (block.after, block.before):
+            if other is None or not other.free:
+                continue
+            free.pop(bisect_left(free, (other.size, other.key)))
+            block.size += other.size
+            if other is block.after:
+                block.after = other.after
+                if other.after is not None:
+                    other.after.before = block
+            else:
+                block.before = other.before
+                if other.before is not None:
+                    other.before.after = block
+        self._keep(block)
+
+    def held_bytes(self) -> int:
+        """What is reserved once all wholly free segments are given back."""
+        whole = (
+            block.size
+            for free in self._free.values()
+            for _, _, block in free
+            if block.before is None and block.after is None
+        )
+        return self.reserved_bytes - sum(whole)
+
+    def _segment(self, size: int, *, small: bool) -> _Block:
+        if small:
+            segment = SMALL_SEGMENT_BYTES
+        else:
+            segment = MIDDLE_SEGMENT_BYTES if size < LARGE_BLOCK_BYTES else _up(size, LARGE_STEP_BYTES)
+        self.reserved_bytes += segment
+        return _Block(segment, small=small)
+
+    def _keep(self, block: _Block) -> None:
+        block.free = True
+        self._keys += 1
+        block.key = self._keys
+        insort(self._free[block.small], (block.size, block.key, block))
+
+
 def _up(number: int, step: int) -> int:
     return -(-number // step) * step

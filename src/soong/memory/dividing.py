@@ -16,6 +16,8 @@ from soong.models.quantization.formats import ceil_div
 from soong.models.quantization.quantization import TOWERS, matrix_sides
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from soong.models.architecture import Architecture, Weight
     from soong.models.quantization import Quantization
 
@@ -40,13 +42,45 @@ def local_sides(weight: Weight, tensor_parallel: int) -> tuple[int, int]:
     if shard == "vocab":
         rows = ceil_div(rows, VOCABULARY_PADDING) * VOCABULARY_PADDING
         return ceil_div(rows, tensor_parallel), columns
-    if tensor_parallel == 1 or shard == "replicated":
+    if tensor_parallel == 1 or shard == "replicated" or _whole(weight, tensor_parallel):
         return rows, columns
     if shard == "row":
         return rows, ceil_div(columns, tensor_parallel)
     if shard == "kv" and weight.heads:
         return rows // weight.heads * max(1, weight.heads // tensor_parallel), columns
     return ceil_div(rows, tensor_parallel), columns
+
+
+def _whole(weight: Weight, tensor_parallel: int) -> bool:
+    return bool(weight.whole_unless) and weight.whole_unless % tensor_parallel != 0
+
+
+def whole_experts(weights: Iterable[Weight], tensor_parallel: int) -> tuple[Weight, ...]:
+    """The weights as expert parallelism leaves them to the fullest GPU: some routed experts whole, for a part of each.
+
+    All else is divided as ever, shared experts too, without data parallelism. Source: vLLM 0.33
+    `fused_moe/config.py` FusedMoEParallelConfig.make, `fused_moe/expert_map_manager.py` determine_expert_map; SGLang
+    0.5.23 `layers/moe/fused_moe_triton/layer.py`, which fuses no shared expert then (`models/deepseek_v2.py`).
+    """
+    if tensor_parallel == 1:
+        return tuple(weights)
+    return tuple(
+        msgspec.structs.replace(
+            weight, copies=ceil_div(weight.copies, tensor_parallel), whole_unless=ALWAYS_WHOLE
+        )
+        if is_routed(weight)
+        else weight
+        for weight in weights
+    )
+
+
+def is_routed(weight: Weight) -> bool:
+    """Whether it belongs to the experts that a router chooses among."""
+    return weight.part == "experts" and weight.copies > 1
+
+
+ALWAYS_WHOLE = 1
+"""As `Weight.whole_unless`: no number of GPUs divides one."""
 
 
 def decoder_layers(architecture: Architecture) -> int:
@@ -88,6 +122,7 @@ def tensor_parallel_problem(
     *,
     engine: str = "vllm",
     engine_version: str = "",
+    expert_parallel: bool = False,
 ) -> str | None:
     """Why the engine refuses to divide this model among so many GPUs; None where it does not.
 
@@ -100,6 +135,7 @@ def tensor_parallel_problem(
         quantization: how its repository stores it; None leaves groups and blocks of scales out of the question.
         engine: whose rules, "vllm" or "sglang".
         engine_version: such as "0.33.0"; empty for the newest.
+        expert_parallel: routed experts stay whole, some on each GPU.
     """
     if tensor_parallel == 1:
         return None
@@ -108,15 +144,23 @@ def tensor_parallel_problem(
         return f"{heads} attention heads cannot be divided among {tensor_parallel} GPUs"
     rank = Rank(tensor_parallel, engine, version_tuple(engine_version), HOPPER)
     for weight in architecture.served_weights():
-        problem = _weight_problem(weight, rank, quantization)
+        apart = expert_parallel and is_routed(weight)
+        problem = _apart_problem(weight, rank) if apart else _weight_problem(weight, rank, quantization)
         if problem:
             return problem
     return None
 
 
+def _apart_problem(weight: Weight, rank: Rank) -> str | None:
+    """Only SGLang wants as many experts on each GPU: 0.5.23 `layers/moe/fused_moe_triton/layer.py`."""
+    if rank.engine != "sglang" or weight.copies % rank.size == 0:
+        return None
+    return f"{weight.copies} experts cannot be spread evenly over {rank.size} GPUs"
+
+
 def _weight_problem(weight: Weight, rank: Rank, quantization: Quantization | None) -> str | None:
     shard, name, size = weight.shard, weight.path.rpartition(".")[2], rank.size
-    if shard == "replicated":
+    if shard == "replicated" or _whole(weight, size):
         return None
     if shard == "vocab":
         padded = up(weight.shape[0], VOCABULARY_PADDING)

@@ -35,13 +35,21 @@ class Workload(msgspec.Struct, frozen=True, kw_only=True):
 
     context_tokens: the longest sequence (prompt and answer together), the engine's max-model-len /
     context-length.
-    sequences: how many such sequences at once.
+    sequences: how many sequences at once.
+    usual_tokens: how long those are, prompt and answer together, where they are not as long as the context: the pool
+    must then hold that many of this length, or one that fills the context, whichever takes more.
     kv_dtype: `auto` (the model's own type, or what its files ask for), `bfloat16`, `float16`, `fp8`.
     """
 
     context_tokens: int
     sequences: int = 1
+    usual_tokens: int | None = None
     kv_dtype: str = "auto"
+
+    @property
+    def tokens_each(self) -> int:
+        """How long one of the sequences is."""
+        return min(self.usual_tokens or self.context_tokens, self.context_tokens)
 
 
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +60,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_memory_bytes: fixes the KV pool per GPU, as vLLM's --kv-cache-memory-bytes does.
     enforce_eager: no CUDA graphs. max_num_batched_tokens: tokens of one forward pass (SGLang: chunked
     prefill size).
+    expert_parallel: the GPUs of a tensor-parallel group hold some routed experts whole, and not a part of each.
     max_num_seqs: sequences decoded at once (SGLang: max running requests; llama.cpp: parallel slots).
     dtype: `auto`, or `float16` to cast a bfloat16 model for a GPU without bfloat16.
     """
@@ -66,9 +75,10 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_num_batched_tokens: int | None = None
     max_num_seqs: int | None = None
     dtype: str = "auto"
+    expert_parallel: bool = False
 
 
-class Footprint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class Footprint(msgspec.Struct, frozen=True, gc=False):
     """Memory of one GPU (the fullest of those that share the model), as the engine accounts for it.
 
     total_bytes = runtime + weights + kv_pool + state + activations + cuda_graphs + free (all `_bytes`).
@@ -86,7 +96,7 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         max_concurrency: the engine's own "maximum concurrency" at this context; None when not printed.
         kv_bytes_per_token: for one more token of one sequence, on this GPU, all layers that grow.
         state_bytes_per_sequence: recurrent state and full windows, on this GPU.
-        workload_kv_bytes: what the workload's sequences fill of the pool at full context.
+        workload_kv_bytes: what the workload's sequences fill of the pool, each as long as it is said to be.
         need_bytes: runtime + weights + activations + graphs + workload_kv: what the verdict is about.
         max_context_tokens: longest single sequence this pool holds, at most the model's limit.
         max_sequences: how many sequences of the workload's context the pool holds.
@@ -95,6 +105,8 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         may_start: it starts, or it would refuse by less than the figures may be off.
         uncertainty_bytes: how far `free_bytes` may be off, with what the engine takes of it for a moment as it starts.
         pool_uncertainty_bytes: how far `kv_pool_bytes` may be off; 0 where the pool is given.
+        startable_sequences: with how many sequences at once it surely starts, where it refuses the flag's or its
+            default number for lack of recurrent state alone (vLLM).
     """
 
     total_bytes: int
@@ -121,3 +133,4 @@ class Footprint(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     uncertainty_bytes: int
     pool_uncertainty_bytes: int
     may_start: bool = False
+    startable_sequences: int | None = None

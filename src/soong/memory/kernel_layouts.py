@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from soong.models.quantization import Format
     from soong.models.quantization.formats import Kind
 
-HOPPER, BLACKWELL = (9, 0), (10, 0)
+ADA, HOPPER, BLACKWELL = (8, 9), (9, 0), (10, 0)
+"""Compute capabilities: the first with FP8 tensor cores, the next, the first with FP4 ones."""
 
 TRITON_MXFP4_SINCE = (0, 32)
 """From this version Hopper runs MXFP4 experts in Triton, aligned to 64: `fused_moe/oracle/mxfp4.py`."""
@@ -52,6 +53,8 @@ class Rank(msgspec.Struct, frozen=True):
     """One GPU of a tensor-parallel group and what its kernels need.
 
     plain_towers: the engine's class for this model quantises no tower, whatever the repository says.
+    packed_towers: it quantises towers with the rest, on loading.
+    by_free_memory: the engine prints by how much the driver's free memory fell.
     """
 
     size: int
@@ -59,6 +62,8 @@ class Rank(msgspec.Struct, frozen=True):
     version: tuple[int, ...]
     capability: tuple[int, int]
     plain_towers: bool = False
+    packed_towers: bool = False
+    by_free_memory: bool = False
 
     def has(self, since: tuple[int, ...]) -> bool:
         """Whether this is vLLM of that version or later."""
@@ -153,10 +158,13 @@ def released_bytes(form: Format, rows: int, columns: int, weight: Weight, rank: 
 
 
 def repacking_bytes(form: Format, rows: int, columns: int, weight: Weight, rank: Rank) -> int:
-    """What Marlin adds to NVFP4 experts on GPUs without FP4 tensor cores: 64-aligned intermediate sizes.
+    """What Marlin adds where the GPU's tensor cores do not take the format.
 
-    Source: vLLM 0.33 `quantization/utils/marlin_utils_fp4.py` prepare_nvfp4_moe_layer_for_marlin.
+    NVFP4 experts get 64-aligned intermediate sizes: vLLM 0.33 `quantization/utils/marlin_utils_fp4.py`
+    prepare_nvfp4_moe_layer_for_marlin.
     """
+    if form.kind == "fp8_block" and rank.engine == "vllm" and rank.capability < ADA:
+        return _row_wise_scales(form, rows, columns) - _block_scales(form, rows, columns)
     if rank.capability >= BLACKWELL or form.kind != "nvfp4" or weight.part != "experts":
         return 0
     wide = (rows, up(columns, 64)) if weight.shard == "row" else (up(rows, 64), columns)
@@ -189,6 +197,15 @@ def _row_scales(_form: Format, rows: int, _columns: int) -> int:
 
 def _block_scales(form: Format, rows: int, columns: int) -> int:
     return 4 * ceil_div(rows, form.block[0]) * ceil_div(columns, form.block[1])
+
+
+def _row_wise_scales(form: Format, rows: int, columns: int) -> int:
+    """A block's scale for each of its output rows, in 16 bits: Marlin knows groups along the input side alone.
+
+    Source: vLLM 0.33 `quantization/utils/marlin_utils_fp8.py`; a log of 0.19 prints 29.54 GiB for Qwen3-Coder-30B in
+    FP8, where its tensors are 29.10.
+    """
+    return 2 * rows * ceil_div(columns, form.block[1])
 
 
 def _exponents(form: Format, rows: int, columns: int) -> int:

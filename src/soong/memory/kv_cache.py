@@ -26,7 +26,9 @@ DTYPE_BYTES: dict[str, int] = {
 }
 """Bytes of one number, by the name that engines and configs give its type."""
 
-KindName = Literal["full", "sliding", "chunked", "latent", "sliding-latent", "indexer", "compressed", "state"]
+KindName = Literal[
+    "full", "sliding", "chunked", "cross", "latent", "sliding-latent", "indexer", "compressed", "state"
+]
 
 INDEXER_BYTES_PER_SCALE_GROUP = 4
 INDEXER_SCALE_GROUP = 128
@@ -107,6 +109,7 @@ def _kinds_of(
 def _attention_kind(cache: AttentionCache, tensor_parallel: int, size: int) -> LayerKind:
     heads = max(1, cache.kv_heads // tensor_parallel)
     name: KindName = "sliding" if cache.window else "chunked" if cache.chunk else "full"
+    name = "cross" if cache.cross else name
     return LayerKind(
         name=name,
         layers=cache.layers,

@@ -18,6 +18,7 @@ from soong.memory.dividing import (
     on_stage,
     stage_layers,
     version_tuple,
+    whole_experts,
 )
 from soong.memory.kernel_layouts import (
     BLACKWELL,
@@ -51,9 +52,12 @@ SHORT_ROTARY_SINCE = (0, 32)
 
 COMPUTED_ROTARY = {"SmolLM3ForCausalLM": (0, 0)} | dict.fromkeys(
     (
-        "ArceeForCausalLM", "GlmForCausalLM", "GPTNeoXForCausalLM", "HunYuanDenseV1ForCausalLM",
-        "HunYuanMoEV1ForCausalLM", "NanbeigeForCausalLM", "OlmoForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM",
-        "PhiForCausalLM", "SeedOssForCausalLM", "Starcoder2ForCausalLM",
+        "ArceeForCausalLM", "CwmForCausalLM", "FlexOlmoForCausalLM", "GlmForCausalLM", "GPTNeoXForCausalLM",
+        "HunYuanDenseV1ForCausalLM", "HunYuanMoEV1ForCausalLM", "Jais2ForCausalLM", "MellumForCausalLM",
+        "NanbeigeForCausalLM", "OlmoForCausalLM", "Olmo2ForCausalLM", "Olmo3ForCausalLM", "PhiForCausalLM",
+        "SeedOssForCausalLM", "Starcoder2ForCausalLM", "VaultGemmaForCausalLM",
+        # and of those that it runs so for lack of a class of its own
+        "BitNetForCausalLM", "Dots1ForCausalLM", "HeliumForCausalLM", "Mistral4ForCausalLM", "NanoChatForCausalLM",
     ),
     (0, 32),
 )  # fmt: skip
@@ -68,11 +72,48 @@ WHOLE_MLP_SINCE = {"GPTBigCodeForCausalLM": (0, 32)}
 Source: vLLM 0.32 `models/registry.py`, `models/transformers/base.py`; since when is not known: the first seen.
 """
 
+ROCM_ALLOCATED_SINCE = (0, 27)
+"""Before, vLLM asked ROCm's driver, as SGLang asks every driver: vLLM pull request 12624, `platforms/rocm.py`.
+
+Logs of 0.11 to 0.17 print what segments make and 0.06 GiB more; one of August 2026 prints the tensors.
+"""
+
+OWN_KEYS_SINCE, SHARERS = (0, 29), frozenset({"gemma3n", "gemma3n_text", "gemma4", "gemma4_text"})
+"""Before, layers that read another layer's cache had keys and values of their own, unused: vLLM pull request 54917."""
+
+IDLE_KEYS = (".k_proj", ".v_proj", ".k_norm")
+"""What `gemma4.py` and `gemma3n.py` of transformers give those layers no more."""
+
 PLAIN_TOWERS = {
     "Llama4ForConditionalGeneration": {"compressed-tensors", "fp8", "fbgemm_fp8"},
     "KimiK25ForConditionalGeneration": {"compressed-tensors"},
 }
 """Classes that hand their towers no quantization, by the repository's method: vLLM 0.33 `mllama4.py`, `kimi_k25.py`."""
+
+LEAST_WIDTH_SINCE = (0, 32)
+"""Kimi's experts kept at least 256 wide: `models/kimi_k3/nvidia/model.py`; since when is not known: the first seen."""
+
+SGLANG_WHOLE_TOWERS = {"KimiK25ForConditionalGeneration": ".mlp.", "KimiVLForConditionalGeneration": "."}
+"""Classes whose towers SGLang keeps in 16 bits, and what of their paths stands whole on every GPU.
+
+Source: SGLang 0.5.9 to 0.5.23 `models/kimi_k25.py` (MLP2 is not divided), `models/kimi_vl_moonvit.py` (nn.Linear).
+"""
+
+PACKED_TOWERS = frozenset(
+    {
+        "AriaForConditionalGeneration", "DotsOCRForCausalLM", "Ernie4_5_VLMoeForConditionalGeneration",
+        "Glm4vForConditionalGeneration", "Glm4vMoeForConditionalGeneration", "InternVLChatModel",
+        "InternVLForConditionalGeneration", "KeyeForConditionalGeneration", "Lfm2VlForConditionalGeneration",
+        "LlavaForConditionalGeneration", "LlavaNextForConditionalGeneration", "LlavaOnevisionForConditionalGeneration",
+        "Mistral3ForConditionalGeneration", "PaddleOCRVLForConditionalGeneration", "Qwen2VLForConditionalGeneration",
+        "Qwen2_5_VLForConditionalGeneration", "Qwen3VLForConditionalGeneration", "Qwen3VLMoeForConditionalGeneration",
+        "Qwen3_5ForConditionalGeneration", "Qwen3_5MoeForConditionalGeneration",
+    }
+)  # fmt: skip
+"""Classes that hand their vision tower the quantization as it is, so that FP8 made on loading goes for it too.
+
+Source: vLLM 0.33 `models/`, where each makes its tower; 28.0 GiB of Qwen3.5-27B in vLLM pull request 35289.
+"""
 
 REPLICATED_GATES_SINCE, MARLIN_METHODS = (0, 18), {"awq", "gptq", "auto-round", "intel/auto-round"}
 """vLLM issue 35924 (March 2026): gates of Qwen3.5's linear attention, beside these methods."""
@@ -116,6 +157,8 @@ def weights_per_gpu(
     engine_version: str,
     compute_capability: tuple[int, int] | None = None,
     pipeline_parallel: int = 1,
+    vendor: str = "",
+    expert_parallel: bool = False,
 ) -> WeightShare:
     """The weights of one GPU after loading.
 
@@ -127,6 +170,8 @@ def weights_per_gpu(
         engine_version: such as "0.33.0".
         compute_capability: of the GPU, (9, 0) for an H100; Hopper is assumed where it is not known.
         pipeline_parallel: stages that the layers are divided into.
+        vendor: who makes the GPU, "amd" or another.
+        expert_parallel: routed experts stay whole, some on each GPU of the group.
     """
     quantization = as_loaded(quantization, engine)
     rank = Rank(
@@ -134,14 +179,31 @@ def weights_per_gpu(
         engine,
         version_tuple(engine_version),
         compute_capability or HOPPER,
-        engine == "vllm" and quantization.method in PLAIN_TOWERS.get(architecture.name, ()),
+        quantization.method in PLAIN_TOWERS.get(architecture.name, ())
+        if engine == "vllm"
+        else architecture.name in SGLANG_WHOLE_TOWERS,
+        engine == "vllm" and architecture.name in PACKED_TOWERS and _made_on_loading(quantization),
+        engine == "sglang" or (vendor == "amd" and version_tuple(engine_version) < ROCM_ALLOCATED_SINCE),
     )
+    weights = _loaded(architecture, rank)
+    if expert_parallel:
+        weights = whole_experts(weights, tensor_parallel)
     if pipeline_parallel > 1:
-        return _fullest_stage(architecture, quantization, rank, pipeline_parallel)
-    weights = tuple(architecture.served_weights())
+        return _fullest_stage(architecture, weights, quantization, rank, pipeline_parallel)
     if rank.size > 1 and rank.engine == "vllm" and architecture.name in WHOLE_MLP_SINCE:
         weights = _with_whole_mlp(weights) if rank.has(WHOLE_MLP_SINCE[architecture.name]) else weights
+    if rank.engine == "sglang" and architecture.name in SGLANG_WHOLE_TOWERS:
+        weights = _with_whole_tower(weights, SGLANG_WHOLE_TOWERS[architecture.name])
     return _share(architecture, weights, quantization, rank)
+
+
+def _made_on_loading(quantization: Quantization) -> bool:
+    """Whether the engine packs 16-bit files into FP8 as it reads them."""
+    return (
+        quantization.assumed
+        and quantization.default is not None
+        and quantization.default.kind == "fp8_tensor"
+    )
 
 
 def as_loaded(quantization: Quantization, engine: str) -> Quantization:
@@ -151,9 +213,27 @@ def as_loaded(quantization: Quantization, engine: str) -> Quantization:
     return unquantised(quantization.dtype)
 
 
+def _loaded(architecture: Architecture, rank: Rank) -> tuple[Weight, ...]:
+    """The weights that this version's class makes room for."""
+    served = tuple(architecture.served_weights())
+    if rank.engine != "vllm" or rank.has(OWN_KEYS_SINCE) or architecture.model_type not in SHARERS:
+        return served
+    idle = (weight for weight in architecture.weights if not weight.served)
+    return served + tuple(weight for weight in idle if weight.path.endswith(IDLE_KEYS))
+
+
 def _with_whole_mlp(weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
     return tuple(
         msgspec.structs.replace(weight, shard="replicated") if weight.part == "mlp" else weight
+        for weight in weights
+    )
+
+
+def _with_whole_tower(weights: tuple[Weight, ...], piece: str) -> tuple[Weight, ...]:
+    return tuple(
+        msgspec.structs.replace(weight, shard="replicated")
+        if weight.part == "vision" and piece in weight.path
+        else weight
         for weight in weights
     )
 
@@ -210,12 +290,20 @@ class _Piece(NamedTuple):
 
 def _pieces(weight: Weight, quantization: Quantization, rank: Rank) -> Iterator[_Piece]:
     rows, columns = local_sides(weight, 1 if _replicated(weight, quantization, rank) else rank.size)
+    if weight.least and rank.size > 1 and rank.has(LEAST_WIDTH_SINCE):
+        rows, columns = _filled_up(weight, rows, columns)
     for form, layers in _spread(weight, quantization, rank):
         if form is None:
             yield _Piece(None, None, layers, rows, columns)
         else:
             sides = kernel_sides(form, rows, columns, weight, rank)
             yield _Piece(form, kernel_form(form, *sides, weight, rank), layers, *sides)
+
+
+def _filled_up(weight: Weight, rows: int, columns: int) -> tuple[int, int]:
+    if weight.shard == "row":
+        return rows, max(columns, weight.least)
+    return max(rows, weight.least), columns
 
 
 def _cache_scale_bytes(architecture: Architecture) -> int:
@@ -284,10 +372,10 @@ def _tiling_bytes(weights: tuple[Weight, ...], quantization: Quantization, rank:
 def _rounding_bytes(weights: tuple[Weight, ...], quantization: Quantization, rank: Rank) -> int:
     """What the allocator adds to the tensors as the engine fuses them.
 
-    SGLang prints by how much free memory fell, so that whole segments count (0.5.23 `model_executor/model_runner.py`
-    load_model): exact to the last digit for five logs of 0.5.9 and later.
+    SGLang, and older vLLM on ROCm, print by how much free memory fell, so that whole segments count (SGLang 0.5.23
+    `model_executor/model_runner.py` load_model): exact to the last digit for five logs of 0.5.9 and later.
     """
-    if rank.engine == "sglang":
+    if rank.by_free_memory:
         sizes = _engine_sizes(weights, quantization, rank, scales=True)
         return segments_bytes(sizes) - sum(size * layers for size, layers in sizes)
     return sum(
@@ -320,10 +408,14 @@ def _engine_sizes(
 
 
 def _engine_tensor(weight: Weight) -> str:
-    """The tensor that a weight is a part of: queries, keys and values are one, as are a layer's experts."""
+    """The tensor that a weight is a part of: queries, keys and values are one, as are a layer's experts.
+
+    Layers of another kind have tensors of their own, though they are called alike.
+    """
+    of = f"{weight.layers[0]} " if weight.layers else ""
     if weight.part == "experts":
-        return f"{weight.path.partition('.0.')[0]} {weight.shard}"
-    return fused(weight.path)
+        return f"{of}{weight.path.partition('.0.')[0]} {weight.shard}"
+    return of + fused(weight.path)
 
 
 def _spread(weight: Weight, quantization: Quantization, rank: Rank) -> tuple[tuple[Format | None, int], ...]:
@@ -333,6 +425,8 @@ def _spread(weight: Weight, quantization: Quantization, rank: Rank) -> tuple[tup
     """
     if rank.plain_towers and weight.part in TOWERS:
         return ((None, max(1, len(weight.layers))),)
+    if rank.packed_towers and weight.part in TOWERS and weight.linear:
+        return ((quantization.default, max(1, len(weight.layers))),)
     if weight.linear and weight.part in TOWERS and quantization.method == "fp8" and rank.engine == "vllm":
         return quantization.spread_exactly(weight)
     return quantization.spread(weight)
@@ -362,17 +456,21 @@ def _notes(architecture: Architecture, rank: Rank) -> tuple[str, ...]:
 
 
 def _fullest_stage(
-    architecture: Architecture, quantization: Quantization, rank: Rank, stages: int
+    architecture: Architecture,
+    weights: tuple[Weight, ...],
+    quantization: Quantization,
+    rank: Rank,
+    stages: int,
 ) -> WeightShare:
     """The share of the largest pipeline stage; towers stand on each, a tied embedding on first and last."""
     layers = decoder_layers(architecture)
     shares = []
     for stage, held in enumerate(stage_layers(layers, stages)):
         first, last = stage == 0, stage == stages - 1
-        weights = tuple(
+        on_it = tuple(
             kept
-            for weight in architecture.served_weights()
+            for weight in weights
             if (kept := on_stage(weight, held, architecture, first=first, last=last)) is not None
         )
-        shares.append(_share(architecture, weights, quantization, rank))
+        shares.append(_share(architecture, on_it, quantization, rank))
     return max(shares, key=lambda share: share.total_bytes)

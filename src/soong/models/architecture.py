@@ -7,6 +7,7 @@ token or one sequence leaves behind. `soong.memory` turns it into bytes per GPU.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Literal
 
 import msgspec
@@ -54,6 +55,8 @@ class Weight(msgspec.Struct, frozen=True, kw_only=True):
     linear: a matrix multiplication that quantization methods may pack (never embeddings, norms, convolutions).
     served: False for what an engine does not load by default (multi-token-prediction layers, audio output).
     stored: False for what is not in the checkpoint and the engine makes itself (Gemma 4's values, a copy of its keys).
+    whole_unless: heads that GPUs must be able to share evenly, else each holds all of the weight (0: no such rule).
+    least: the fewest numbers of the divided side that vLLM keeps on each of several GPUs; it fills up with zeros.
     """
 
     path: str
@@ -68,14 +71,13 @@ class Weight(msgspec.Struct, frozen=True, kw_only=True):
     linear: bool = False
     served: bool = True
     stored: bool = True
+    whole_unless: int = 0
+    least: int = 0
 
     @property
     def elements(self) -> int:
         """Numbers in one copy."""
-        product = 1
-        for size in self.shape:
-            product *= size
-        return product
+        return math.prod(self.shape)
 
     @property
     def count(self) -> int:
@@ -87,6 +89,7 @@ class AttentionCache(msgspec.Struct, frozen=True, kw_only=True, tag="attention")
     """Keys and values of `layers` layers: per token, `kv_heads` × (`key_dim` + `value_dim`) numbers each.
 
     window: tokens a sliding layer keeps (0: all of them). chunk: tokens of a chunked-attention layer (0: not chunked).
+    cross: keys and values of what an encoder read, not of the decoder's own tokens.
     idle_layers: layers of the same shape that need no cache, since they read another layer's or an image's; SGLang
         gives them one all the same.
     """
@@ -97,6 +100,7 @@ class AttentionCache(msgspec.Struct, frozen=True, kw_only=True, tag="attention")
     value_dim: int
     window: int = 0
     chunk: int = 0
+    cross: bool = False
     idle_layers: int = 0
 
 
@@ -182,6 +186,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
         rotary_bytes: position tables that engines compute and keep on every GPU; no part of the checkpoint.
         early_rotary_bytes: the same for vLLM before 0.32.
         input_buffer_numbers: numbers that vLLM keeps room for between towers and decoder, for each token of a batch.
+        whole_items: tokens of an image or a video attend to all of it, so that a batch must hold it whole (Gemma 4).
         vision_shape: layers and hidden size as a `vision_config` names them, 0 for one it does not name; None without
             such a section. SGLang's default memory fraction depends on these words, not on the tower.
     """
@@ -203,6 +208,7 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     rotary_bytes: int = 0
     early_rotary_bytes: int = 0
     input_buffer_numbers: int = 0
+    whole_items: bool = False
     vision_shape: tuple[int, int] | None = None
 
     @property

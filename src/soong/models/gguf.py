@@ -7,6 +7,7 @@ against the file's own size before anything is made of it. Sources: llama.cpp `g
 
 from __future__ import annotations
 
+import math
 import re
 from functools import lru_cache
 from struct import Struct, error
@@ -86,10 +87,7 @@ class GgufTensor(msgspec.Struct, frozen=True):
     @property
     def elements(self) -> int:
         """Numbers in it."""
-        product = 1
-        for size in self.shape:
-            product *= size
-        return product
+        return math.prod(self.shape)
 
 
 class GgufFile(msgspec.Struct, frozen=True, kw_only=True, eq=False):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import msgspec
 
+from soong import tracing
 from soong.errors import ConfigError, CredentialError, NotFoundError, RemoteError, SoongError, TimedOutError
 from soong.models import safetensors
 from soong.models.config_json import MOST_BYTES
@@ -346,7 +347,11 @@ class _Visit:
             headers = {} if first_bytes is None else {"Range": f"bytes=0-{first_bytes - 1}"}
             if self.settings.token and _origin(url) == self._own_origin:
                 headers["Authorization"] = f"Bearer {self.settings.token}"
-            with self._client.stream("GET", url, headers=headers, follow_redirects=False) as response:
+            with (
+                tracing.Request("GET", str(url)) as asked,
+                self._client.stream("GET", url, headers=headers, follow_redirects=False) as response,
+            ):
+                asked.answered(response.status_code)
                 place = response.headers.get("location")
                 if response.status_code not in _REDIRECTS or not place:
                     return self._answer(response, most_bytes, first_bytes)

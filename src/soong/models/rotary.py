@@ -20,6 +20,7 @@ WITHOUT_ROTARY = frozenset(
     {
         "opt",
         "gpt2",
+        "gpt-sw3",
         "gpt_bigcode",
         "mpt",
         "bloom",
@@ -54,8 +55,8 @@ def rotary_table_bytes(config: Config) -> int:
         or config.text("position_embedding_type") == "nope"
     ):
         return 0
-    # gpt-oss alone asks for float32 tables: vLLM `models/gpt_oss.py`.
-    number_bytes = 4 if model_type == "gpt_oss" else 2
+    # gpt-oss and its kin ask for float32 tables: vLLM `models/gpt_oss.py`.
+    number_bytes = 4 if model_type in {"gpt_oss", "openai_privacy_filter"} else 2
     tables = {(size, rows, key) for size, rows, key in _tables(config, model_type)}
     return sum(size * rows for size, rows, _ in tables) * number_bytes
 
@@ -94,8 +95,12 @@ def _tables(config: Config, model_type: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _has_local_table(config: Config, model_type: str) -> bool:
-    """Gemma 3 and Olmo 3 turn sliding layers at another base, or without the long-context scaling."""
-    return model_type.startswith("gemma3") or "rope_local_base_freq" in config or model_type == "olmo3"
+    """Gemma 3, Olmo 3 and ModernBERT turn sliding layers at another base, or without the long-context scaling."""
+    return (
+        model_type.startswith("gemma3")
+        or "rope_local_base_freq" in config
+        or model_type in {"olmo3", "modernbert"}
+    )
 
 
 def _head_size(config: Config) -> int:
@@ -103,7 +108,7 @@ def _head_size(config: Config) -> int:
     if stated:
         return stated
     heads = config.integer("num_attention_heads", "n_head", "num_heads", default=0)
-    return config.integer("hidden_size", "n_embd", default=0) // heads if heads else 0
+    return config.integer("hidden_size", "n_embd", "n_embed", default=0) // heads if heads else 0
 
 
 def _rotated(config: Config, settings: Config, head: int, model_type: str) -> int:
@@ -134,7 +139,7 @@ def _positions(config: Config, settings: Config) -> int:
     stated = config.integer(*keys, default=DEFAULT_POSITIONS)
     kind, factor = _kind(settings), settings.number("factor", 1.0)
     original = settings.integer("original_max_position_embeddings", default=stated)
-    if kind in {"linear", "dynamic", "ntk"}:
+    if kind in {"linear", "ntk"}:
         return int(stated * factor)
     if kind in {"yarn", "deepseek_yarn"}:
         return int(original * factor)

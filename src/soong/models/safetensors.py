@@ -6,6 +6,7 @@ from strangers: nothing in it is believed before it is checked. Format: safetens
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -51,10 +52,7 @@ class TensorInfo(msgspec.Struct, frozen=True):
     @property
     def elements(self) -> int:
         """Numbers in it; packed words count as one."""
-        product = 1
-        for size in self.shape:
-            product *= size
-        return product
+        return math.prod(self.shape)
 
     @property
     def size_bytes(self) -> int:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from soong import tracing
 from soong.errors import NotFoundError, RemoteError, TimedOutError, UsageError
 from soong.gpus.catalogue import all_gpus
 from soong.offers import price_cache
@@ -113,7 +114,7 @@ def _answered(named: Sequence[str], most_seconds: float) -> Answer:
     import subprocess
 
     # -P: modules come from where soong is installed, not from the directory that the person happens to be in.
-    command = [sys.executable, "-P", "-m", "soong.offers.asking_gpuhunt", *named]
+    command = tracing.own([sys.executable, "-P", "-m", "soong.offers.asking_gpuhunt", *named])
     try:
         done = subprocess.run(command, capture_output=True, check=False, timeout=most_seconds)  # noqa: S603
     except subprocess.TimeoutExpired as error:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 import msgspec
 
 from soong import tables
-from soong.errors import ConfigError
+from soong.errors import ConfigError, NotFoundError
 from soong.offers import price_cache
 from soong.offers.offer import Offer
 from soong.offers.price_sources import LAUNCHABLE, price_sources
@@ -40,7 +40,7 @@ def offers_to_plan(
     """The machines that a plan chooses among.
 
     Args:
-        cloud: one cloud, `all`, or None for the usual ones.
+        cloud: one cloud or several, `all`, or None for the usual ones.
         region: with one, the offers there and those whose price holds everywhere; without one, each machine once, at
             its cheapest region.
         spot: also those that may be taken away at any moment.
@@ -56,13 +56,15 @@ def offers_to_plan(
 
 
 def known_offers(cloud: str | None = None) -> tuple[Offer, ...]:
-    """Every offer of one cloud, of `all`, or of the usual ones, in every region, spot or not.
+    """Every offer of one cloud, of several (`lambda,runpod`), of `all`, or of the usual ones, in every region.
 
     Raises:
-        ConfigError: as `offers_to_plan`.
+        ConfigError: as `offers_to_plan`. NotFoundError: of one of several no price is known.
     """
     own = own_offers()
-    wanted = usual_clouds() if cloud is None else (cloud,)
+    wanted = usual_clouds() if cloud is None else cloud_words(cloud)
+    if cloud is not None and len(wanted) > 1:
+        check_clouds(wanted)
     states = tables.looked_up(f"prices of {' '.join(wanted)}", lambda: _states(wanted))
     everywhere = cloud is None or ALL in wanted
     return _remembered(
@@ -70,6 +72,51 @@ def known_offers(cloud: str | None = None) -> tuple[Offer, ...]:
         own,
         lambda: _gathered(own, wanted, states, everywhere=everywhere),
     )
+
+
+def cloud_words(text: str) -> tuple[str, ...]:
+    """The clouds that `lambda,runpod` names, in any case.
+
+    >>> cloud_words("Lambda, runpod")
+    ('lambda', 'runpod')
+    """
+    words = text.replace(",", " ").split()
+    return tuple(dict.fromkeys(word if word.islower() else _as_written(word) for word in words))
+
+
+def _as_written(word: str) -> str:
+    """The cloud as the user's own rows write it, else in small letters, as all others are."""
+    return word if any(offer.cloud == word for offer in own_offers()) else word.lower()
+
+
+def means(asked: str | None, cloud: str) -> bool:
+    """Whether a request means this cloud: it names it, among others perhaps, or all of them, or none at all.
+
+    Args:
+        asked: as a request has it: one word, or several with commas alone between them.
+
+    >>> means("lambda,runpod", "runpod"), means(None, "aws"), means("lambda", "aws")
+    (True, True, False)
+    """
+    return asked in {None, ALL, cloud} or ("," in (asked or "") and cloud in (asked or "").split(","))
+
+
+def check_clouds(clouds: Iterable[str]) -> None:
+    """Make sure that a price of each is known.
+
+    Raises:
+        NotFoundError: of one of them none is.
+    """
+    known = {ALL, *USUAL, *known_clouds(), *(offer.cloud for offer in own_offers())}
+    unknown = next((cloud for cloud in clouds if cloud not in known), None)
+    if unknown is not None:
+        raise NotFoundError(
+            f"no prices of a cloud `{unknown[:60]}`",
+            hints=(
+                f"known clouds: {', '.join(known_clouds())}, or all of them: all",
+                "soong offers --refresh",
+            ),
+        )
 
 
 def usual_clouds() -> tuple[str, ...]:
@@ -112,7 +159,7 @@ def _usual_clouds() -> tuple[str, ...]:
     from soong.settings import config
 
     found = config.look_up(SETTING)
-    clouds = tuple(dict.fromkeys(str(found.value or "").replace(",", " ").split())) or USUAL
+    clouds = cloud_words(str(found.value or "")) or USUAL
     unknown = {*clouds} - {ALL, *USUAL, *known_clouds()}
     if unknown:
         _refuse_setting(min(unknown), found.where)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from soong import units
+from soong.pictures.fitting import fitted
 from soong.pictures.palette import LIGHT
 from soong.pictures.subject import short_tokens
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
     from soong.pictures.figures import Area
     from soong.pictures.memory_curves import MemoryCurve, MemoryView
@@ -30,14 +32,20 @@ PARTS = (
 LEAST_ABOVE, MOST_ABOVE = 1.3, 1.8
 """How far above the GPU's end a panel goes: room for the line's words, and to see a need that passes it."""
 
-SMALLEST_LETTERS = 7.0
-"""Points; what would be too long for its panel is cut where even these are too large."""
+ABOVE_NEED = 1.08
+"""A panel goes at least so far above the need at the context that was asked for, however large that is."""
+
+SMALLEST_LETTERS, MOST_LINES = 7.5, 3
+"""Points, and lines: of what stands over a panel; what is too long even so is cut."""
 
 BEYOND: dict[str, Any] = {"facecolor": "none", "edgecolor": LIGHT.beaten, "hatch": "////", "linewidth": 0.0}
 """Contexts with which the engine does not start: hatched, since a colour alone would be taken for another part."""
 
 NARROW = 0.7
 """A part of the figure below this share of its width has room for two columns of panels."""
+
+TITLES, TITLES_WIDE = 0.112, 0.095
+"""Of the figure's height: over the first row of panels, for their titles and under a legend of two lines, or of one."""
 
 PALE = 0.6
 """How much of the colours is taken away where a context does not fit."""
@@ -56,9 +64,9 @@ def draw_memory(figure: Figure, area: Area, view: MemoryView) -> None:
         left=area.left,
         right=area.right,
         bottom=area.bottom,
-        top=area.top - 0.085,
+        top=area.top - (TITLES if area.right - area.left < NARROW else TITLES_WIDE),
         wspace=0.24,
-        hspace=0.62,
+        hspace=0.7,
     )
     for place, curve in enumerate(view.curves):
         axes = figure.add_subplot(grid[place // columns, place % columns])
@@ -109,7 +117,11 @@ def _panel(axes: Axes, curve: MemoryCurve, view: MemoryView, *, first: bool, las
     axes.set_xscale("log", base=2)
     axes.set_xlim(view.least_tokens, max(view.limit_tokens, view.least_tokens + 1))
     most = max(point.need_bytes for point in curve.points) / unit
-    axes.set_ylim(0, min(max(most * 1.06, total * LEAST_ABOVE), total * MOST_ABOVE))
+    asked = (
+        next((one.need_bytes for one in curve.points if one.context_tokens == view.context_tokens), 0) / unit
+    )
+    usual = min(max(most * 1.06, total * LEAST_ABOVE), total * MOST_ABOVE)
+    axes.set_ylim(0, max(usual, asked * ABOVE_NEED))
     axes.axhline(total, color=LIGHT.ink, linewidth=1.8, zorder=2.5)
     axes.annotate(
         f"{total:.1f} {name}" if curve.exact else f"{total:g} {name}",
@@ -162,47 +174,35 @@ def _asked(axes: Axes, curve: MemoryCurve, view: MemoryView, unit: int) -> None:
     if point is None:
         return
     need = point.need_bytes / unit
-    top = axes.get_ylim()[1]
+    place = [view.context_tokens] * 2
+    axes.plot(place, [0, need], color=LIGHT.ink, linewidth=0.9, linestyle=(0, (2, 2)), zorder=3)
     axes.plot(
-        [view.context_tokens] * 2,
-        [0, min(need, top)],
-        color=LIGHT.ink,
-        linewidth=0.9,
-        linestyle=(0, (2, 2)),
-        zorder=3,
-    )
-    if need <= top:
-        axes.plot(
-            [view.context_tokens], [need], marker="o", markersize=5.5, color=LIGHT.ink, markeredgecolor=LIGHT.paper,
-            zorder=3.2, clip_on=False,
-        )  # fmt: skip
+        place[:1], [need], marker="o", markersize=5.5, color=LIGHT.ink, markeredgecolor=LIGHT.paper, zorder=3.2,
+        clip_on=False,
+    )  # fmt: skip
 
 
 def _titles(axes: Axes, curve: MemoryCurve) -> None:
     """The machine, whether it is the recommended one, its price, and up to which context it will do."""
     name = f"{curve.name}, recommended" if curve.chosen else curve.name
     colour = LIGHT.limit if curve.chosen else LIGHT.ink
-    _fitted(axes, 20, name, size=11.5, color=colour, weight="bold")
-    _fitted(axes, 6, f"{curve.price} · {verdict_words(curve)}", size=9, color=LIGHT.faint)
+    lower = _over(
+        axes, 6, f"{curve.price} · {verdict_words(curve)}", size=9, color=LIGHT.faint, lines=MOST_LINES
+    )
+    high = lower.get_window_extent().height
+    _over(axes, 6 + high + 3, name, size=11.5, color=colour, weight="bold")
 
 
-def _fitted(
-    axes: Axes, points: float, words: str, *, size: float, color: str, weight: str = "normal"
-) -> None:
-    """A line so many points over a panel, no longer than the panel and the gap behind it."""
+def _over(
+    axes: Axes, points: float, words: str, *, size: float, color: str, weight: str = "normal", lines: int = 1
+) -> Text:
+    """Words so many points over a panel, no wider than the panel and the gap behind it."""
     text = axes.annotate(
         words, (0, 1), (0, points), xycoords="axes fraction", textcoords="offset points", fontsize=size, color=color,
-        fontweight=weight, annotation_clip=False,
+        fontweight=weight, annotation_clip=False, linespacing=1.15, va="bottom",
     )  # fmt: skip
-    room = axes.get_window_extent().width * 1.08
-    wide = text.get_window_extent().width
-    if wide <= room:
-        return
-    fitting = size * room / wide
-    text.set_fontsize(max(fitting, SMALLEST_LETTERS))
-    if fitting < SMALLEST_LETTERS:
-        letters = int(len(words) * fitting / SMALLEST_LETTERS)
-        text.set_text(f"{words[: letters - 1].rstrip()}…")
+    fitted(text, axes.get_window_extent().width * 1.08, smallest=SMALLEST_LETTERS, lines=lines)
+    return text
 
 
 def verdict_words(curve: MemoryCurve) -> str:

@@ -3,85 +3,68 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from soong.pictures.fitting import fitted
+from soong.pictures.names import BEATEN_SIZE, CROWD, CROWD_SIZE, FRONT_SIZE, RING_SIZE, write_names
 from soong.pictures.palette import LIGHT
+from soong.pictures.scales import one_two_five, round_figures, tick_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from matplotlib.transforms import Bbox
+    from matplotlib.legend import Legend
+    from matplotlib.text import Text
 
     from soong.pictures.figures import Area
     from soong.pictures.price_dots import Dot, SpeedView
 
-STEPS = (1, 2, 5)
-"""Of each power of ten: round figures that stand evenly on a logarithmic axis."""
-
 NARROW = 0.7
 """A part of the figure below this share of its width gets smaller letters."""
-MOST_BEATEN_NAMED = 14
-"""More names than that of machines that another beats are a crowd, not information."""
 
-CLEAR = 3
-"""Points between a line and a name."""
-
-FAR_POINTS = 20
 MOST_WITH_TIPS = 300
-NEAR = 8
-"""Of the places, so many are close enough that a grey name is seen to belong to its grey dot."""
-
-Place = tuple[float, float, str, str]
 MOST_COSTS, MOST_COSTS_NARROW = 12, 7
 """As many machines of a front are written with their price per token."""
 
-PLACES: tuple[Place, ...] = (
-    (9, 0, "left", "center"),
-    (-9, 0, "right", "center"),
-    (0, 9, "center", "bottom"),
-    (0, -9, "center", "top"),
-    (7, 8, "left", "bottom"),
-    (-7, 8, "right", "bottom"),
-    (7, -8, "left", "top"),
-    (-7, -8, "right", "top"),
-    (12, 20, "left", "bottom"),
-    (-12, 20, "right", "bottom"),
-    (12, -20, "left", "top"),
-    (-12, -20, "right", "top"),
-    (14, 34, "left", "bottom"),
-    (14, -34, "left", "top"),
-    (-14, 34, "right", "bottom"),
-    (-14, -34, "right", "top"),
-)
-"""Where a name may stand: points from its dot, and how the words are aligned; the nearest that is free is taken."""
-
-FAR_PLACES: tuple[Place, ...] = tuple(
-    (across * points, up * points, "left" if across > 0 else "right", "bottom" if up > 0 else "top")
-    for points in (54, 72, 90)
-    for up in (1, -1)
-    for across in (1, -1)
-)
+SMALLEST_LETTERS = 8.0
 
 
 def draw_speed(figure: Figure, area: Area, view: SpeedView) -> None:
     """The dots of a view in an area of a figure."""
     narrow = area.right - area.left < NARROW
-    left, bottom = area.left + 0.012, area.bottom
-    above = 0.13 if narrow else 0.075
-    axes = figure.add_axes((left, bottom, area.right - left - 0.045, area.top - bottom - above))
+    axes = figure.add_axes((area.left + 0.012, area.bottom, area.right - area.left - 0.057, 0.5))
+    top = _head(figure, area, view, narrow=narrow) - ABOVE_AXES
+    axes.set_position((area.left + 0.012, area.bottom, area.right - area.left - 0.057, top - area.bottom))
     _window(axes, view)
     _per_token_lines(axes)
     _beaten(axes, view)
     _front(axes, view)
-    _names(axes, view, shortly=len(view.front) > (MOST_COSTS_NARROW if narrow else MOST_COSTS))
+    write_names(axes, view, most_costs=MOST_COSTS_NARROW if narrow else MOST_COSTS)
     axes.set_xlabel("price of the machine, $ per hour", fontsize=10.5)
-    axes.set_ylabel("output tokens per second, all users together", fontsize=10.5)
+    axes.set_ylabel("output tokens per second of all users, prompts included", fontsize=10.5)
+
+
+ABOVE_AXES = 0.036
+"""Of the figure's height: room for the prices per token that stand over the axes."""
+
+
+def _head(figure: Figure, area: Area, view: SpeedView, *, narrow: bool) -> float:
+    """The title, what the speeds are for, and the legend; how low they reach, as a share of the figure's height."""
     edge = area.left - 0.025
     figure.text(edge, area.top + 0.02, "Price against speed", fontsize=12.5, fontweight="bold")
-    figure.text(edge, area.top - 0.012, view.load, fontsize=9.5, color=LIGHT.faint)
-    corner = (edge - 0.008, area.top - 0.018) if narrow else (area.right + 0.008, area.top + 0.048)
-    _legend(figure, view, corner, narrow=narrow)
+    load = _load_line(figure, view, (edge, area.top + 0.002), area.right + 0.008 - edge)
+    under = load.get_window_extent().y0 / figure.bbox.height
+    corner = (edge - 0.008, under + 0.004) if narrow else (area.right + 0.008, area.top + 0.056)
+    legend = _legend(figure, view, corner, narrow=narrow)
+    low = float(legend.get_window_extent().y0) / figure.bbox.height
+    return min(float(under), low)
+
+
+def _load_line(figure: Figure, view: SpeedView, place: tuple[float, float], wide: float) -> Text:
+    """What the speeds are for, in one line or two."""
+    text = figure.text(*place, view.load, fontsize=9.5, color=LIGHT.faint, va="top", linespacing=1.25)
+    fitted(text, wide * figure.bbox.width, smallest=SMALLEST_LETTERS, lines=2)
+    return text
 
 
 def _window(axes: Axes, view: SpeedView) -> None:
@@ -92,34 +75,25 @@ def _window(axes: Axes, view: SpeedView) -> None:
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlim(min(prices) / 1.35, max(prices) * 1.7)
-    axes.set_ylim(min(lows) / 1.25, max(highs) * 1.25)
-    for axis, limits, form in (
-        (axes.xaxis, axes.get_xlim(), "${:g}"),
-        (axes.yaxis, axes.get_ylim(), "{:,g}"),
-    ):
-        ticks = one_two_five(*limits)
-        axis.set_ticks(ticks, [form.format(tick) for tick in ticks])
+    axes.set_ylim(
+        min(lows) / 1.35, max(highs) * (CROWDED_ABOVE if len(view.front) > MOST_COSTS_NARROW else 1.25)
+    )
+    for axis, limits, sign in ((axes.xaxis, axes.get_xlim(), "$"), (axes.yaxis, axes.get_ylim(), "")):
+        ticks = round_figures(*limits)
+        axis.set_ticks(ticks, [f"{sign}{words}" for words in tick_words(ticks, cents=bool(sign))])
         axis.set_ticks([], minor=True)
     axes.grid(visible=True)
 
 
-def one_two_five(low: float, high: float, most: int = 8) -> list[float]:
-    """Round figures between two limits: 1, 2, 5, 10, ...; powers of ten alone where those are too many."""
-    found = [
-        step * 10.0**power
-        for power in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-        for step in STEPS
-        if low <= step * 10.0**power <= high
-    ]
-    tens = [value for value in found if math.log10(value).is_integer()]
-    return found if len(found) <= most or len(tens) < 2 else tens
+CROWDED_ABOVE = 1.6
+"""Above a crowded front there is more room, for its names."""
 
 
 def _per_token_lines(axes: Axes) -> None:
     """Straight lines of one price per token, named where they leave the window."""
     (x_low, x_high), (y_low, y_high) = axes.get_xlim(), axes.get_ylim()
     least, most = (_usd_per_million(x, y) for x, y in ((x_low, y_high), (x_high, y_low)))
-    for usd in one_two_five(least * 1.6, most / 1.6, most=6):
+    for usd in _costs_to_draw(least * 1.6, most / 1.6):
         axes.plot(
             (x_low, x_high), [x * 1e6 / 3600 / usd for x in (x_low, x_high)],
             color=LIGHT.grid, linewidth=1.0, linestyle=(0, (6, 3)), zorder=1, scalex=False, scaley=False,
@@ -141,6 +115,15 @@ def _per_token_lines(axes: Axes) -> None:
         )  # fmt: skip
 
 
+def _costs_to_draw(least: float, most: float) -> list[float]:
+    found = one_two_five(least, most)
+    tens = [usd for usd in found if math.log10(usd).is_integer()]
+    return found if len(found) <= MOST_LINES or len(tens) < 2 else tens
+
+
+MOST_LINES = 6
+
+
 def _usd_per_million(usd_per_hour: float, tokens_per_second: float) -> float:
     return usd_per_hour / 3600 / tokens_per_second * 1e6
 
@@ -153,6 +136,7 @@ def dot_id(place: int) -> str:
 def _beaten(axes: Axes, view: SpeedView) -> None:
     """The dots that another beats; a crowd of them is one shape, or the file would be megabytes."""
     beaten = [(place, dot) for place, dot in enumerate(view.dots) if not dot.on_front]
+    size = CROWD_SIZE if len(beaten) > CROWD else BEATEN_SIZE
     for launchable in (True, False):
         dots = [(place, dot) for place, dot in beaten if dot.launchable == launchable]
         face = LIGHT.beaten if launchable else LIGHT.paper
@@ -163,13 +147,23 @@ def _beaten(axes: Axes, view: SpeedView) -> None:
             )
             continue
         for place, dot in dots:
-            _dot(axes, dot, place, size=5.5, face=face, edge=LIGHT.beaten, order=2.5)
+            _dot(axes, dot, place, size=size, face=face, edge=LIGHT.beaten, order=2.5, line=1.0)
 
 
-def _dot(axes: Axes, dot: Dot, place: int | None, *, size: float, face: str, edge: str, order: float) -> None:
+def _dot(
+    axes: Axes,
+    dot: Dot,
+    place: int | None,
+    *,
+    size: float,
+    face: str,
+    edge: str,
+    order: float,
+    line: float = 1.6,
+) -> None:
     (drawn,) = axes.plot(
         [dot.usd_per_hour], [dot.tokens_per_second], marker="o", markersize=size, markerfacecolor=face,
-        markeredgecolor=edge, markeredgewidth=1.6, linestyle="none", zorder=order,
+        markeredgecolor=edge, markeredgewidth=line, linestyle="none", zorder=order,
     )  # fmt: skip
     if place is not None:
         drawn.set_gid(dot_id(place))
@@ -185,128 +179,30 @@ def _front(axes: Axes, view: SpeedView) -> None:
             span = [dot.usd_per_hour] * 2, [dot.low, dot.high]
             axes.plot(*span, color=LIGHT.front, linewidth=1.1, alpha=0.45, zorder=2.6)
             face = LIGHT.front if dot.launchable else LIGHT.paper
-            _dot(axes, dot, place, size=8, face=face, edge=LIGHT.front, order=3)
-        if dot.chosen:
-            _dot(axes, dot, None, size=15, face="none", edge=LIGHT.limit, order=3.1)
+            _dot(axes, dot, place, size=FRONT_SIZE, face=face, edge=LIGHT.front, order=3)
+        if dot.shown:
+            edge = LIGHT.limit if dot.chosen else LIGHT.ink
+            _dot(axes, dot, None, size=RING_SIZE, face="none", edge=edge, order=3.1)
 
 
-def _names(axes: Axes, view: SpeedView, *, shortly: bool) -> None:
-    """A name at each dot of the front, and at the others where there is room: no two overlap, none covers a dot.
-
-    Args:
-        shortly: without the price per token, which the lines of one price tell roughly.
-    """
-    dots, steps, ranges = _obstacles(axes, view)
-    beaten = [dot for dot in view.dots if not (dot.on_front or dot.chosen)]
-    named = [dot for dot in view.dots if dot.chosen] + [dot for dot in view.front if not dot.chosen]
-    names: list[Bbox] = []
-    # Where it is crowded the price per token gives way first, then thin lines may run behind a name, then it stands far
-    # away; whoever has a good place takes it before the others look for a worse one.
-    everything, solid = dots + steps + ranges, dots + steps
-    tries = ((PLACES, everything), (PLACES, solid), (FAR_PLACES, solid), (PLACES, dots))
-    for unnamed in (named[:1], named[1:]):
-        left = unnamed
-        for places, free in tries:
-            left = [
-                dot
-                for dot in left
-                if not any(
-                    _placed(axes, dot, words, free, names, places) for words in _sayings(dot, shortly=shortly)
-                )
-            ]
-    for dot in beaten if len(beaten) <= MOST_BEATEN_NAMED else []:
-        _placed(axes, dot, dot.name, dots + steps + ranges, names, PLACES[:NEAR])
-
-
-def _placed(
-    axes: Axes, dot: Dot, words: str, taken: list[Bbox], names: list[Bbox], places: tuple[Place, ...]
-) -> bool:
-    """Write the words at the first place that is free, and note them among the names; whether there was one."""
-    important, window = dot.on_front or dot.chosen, axes.get_window_extent()
-    text = axes.annotate(
-        words, (dot.usd_per_hour, dot.tokens_per_second), (0, 0), textcoords="offset points",
-        fontsize=9.5 if important else 8, fontweight="bold" if dot.chosen else "normal",
-        color=LIGHT.ink if important else LIGHT.faint, zorder=4, linespacing=1.15,
-    )  # fmt: skip
-    for right, up, horizontal, vertical in places:
-        text.set_position((right, up))
-        text.set(ha=horizontal, va=vertical)
-        box = text.get_window_extent()
-        inside = box.x0 >= window.x0 and box.x1 <= window.x1 and box.y0 >= window.y0 and box.y1 <= window.y1
-        line = _along(axes, dot, (right, up)) if max(abs(right), abs(up)) >= FAR_POINTS else []
-        free = not any(box.overlaps(other) for other in (*taken, *names))
-        if inside and free and not any(step.overlaps(name) for step in line for name in names):
-            names += [box.padded(CLEAR), *line]
-            if line:
-                _leader(axes, dot, (right, up))
-            return True
-    text.remove()
-    return False
-
-
-def _along(axes: Axes, dot: Dot, offset: tuple[float, float]) -> list[Bbox]:
-    """Small boxes along the line from a dot to its name, which no other name may cover."""
-    from matplotlib.transforms import Bbox
-
-    x, y = axes.transData.transform((dot.usd_per_hour, dot.tokens_per_second))
-    steps = round(max(abs(offset[0]), abs(offset[1])) / 3)
-    places = [(x + offset[0] * step / steps, y + offset[1] * step / steps) for step in range(1, steps)]
-    return [Bbox.from_extents(right - 1, up - 1, right + 1, up + 1) for right, up in places]
-
-
-def _leader(axes: Axes, dot: Dot, offset: tuple[float, float]) -> None:
-    """A thin line from a dot to its name, where that stands so far away that it could be another's."""
-    axes.annotate(
-        "", (dot.usd_per_hour, dot.tokens_per_second), offset, textcoords="offset points", zorder=2.4,
-        arrowprops={"arrowstyle": "-", "color": LIGHT.faint, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 0},
-    )  # fmt: skip
-
-
-def _obstacles(axes: Axes, view: SpeedView) -> tuple[list[Bbox], list[Bbox], list[Bbox]]:
-    """What no name may cover, every dot; and what it had better not: the steps of the front, the ranges of speeds."""
-    from matplotlib.transforms import Bbox
-
-    def box(usd_a: float, speed_a: float, usd_b: float, speed_b: float, reach: float) -> Bbox:
-        (x_a, y_a), (x_b, y_b) = axes.transData.transform([(usd_a, speed_a), (usd_b, speed_b)])
-        low_x, high_x, low_y, high_y = min(x_a, x_b), max(x_a, x_b), min(y_a, y_b), max(y_a, y_b)
-        return Bbox.from_extents(low_x - reach, low_y - reach, high_x + reach, high_y + reach)
-
-    def dot_box(dot: Dot) -> Bbox:
-        usd, speed = dot.usd_per_hour, dot.tokens_per_second
-        return box(usd, speed, usd, speed, 11 if dot.chosen else 6)
-
-    dots = [dot_box(dot) for dot in view.dots]
-    ranges = [box(dot.usd_per_hour, dot.low, dot.usd_per_hour, dot.high, CLEAR) for dot in view.front]
-    steps = []
-    for before, after in pairwise(view.front):
-        turn = after.usd_per_hour, before.tokens_per_second
-        steps.append(box(before.usd_per_hour, before.tokens_per_second, *turn, CLEAR))
-        steps.append(box(*turn, after.usd_per_hour, after.tokens_per_second, CLEAR))
-    return dots, steps, ranges
-
-
-def _sayings(dot: Dot, *, shortly: bool) -> tuple[str, ...]:
-    """What a name may be, the best first."""
-    return (dot.name,) if shortly else (f"{dot.name}\n${dot.usd_per_million:,.2f} per M tokens", dot.name)
-
-
-def _legend(figure: Figure, view: SpeedView, corner: tuple[float, float], *, narrow: bool) -> None:
+def _legend(figure: Figure, view: SpeedView, corner: tuple[float, float], *, narrow: bool) -> Legend:
     from matplotlib.lines import Line2D
 
     def marker(label: str, **more: Any) -> Line2D:
         return Line2D([], [], linestyle="none", marker="o", markersize=7, label=label, **more)
 
-    handles = [marker("none is cheaper and as fast", color=LIGHT.front)]
-    if any(dot.chosen for dot in view.dots):
-        ring = {"markerfacecolor": "none", "markeredgecolor": LIGHT.limit, "markeredgewidth": 1.8}
-        handles.insert(0, marker("recommended", **ring))
+    handles = [marker("none is cheaper and as fast", color=LIGHT.front)] if view.front else []
+    if any(dot.shown for dot in view.dots):
+        edge = LIGHT.limit if any(dot.chosen for dot in view.dots) else LIGHT.ink
+        ring = {"markerfacecolor": "none", "markeredgecolor": edge, "markeredgewidth": 1.8}
+        handles.insert(0, marker(view.shown_is, **ring))
     if any(not dot.on_front for dot in view.dots):
         handles.append(marker("others", color=LIGHT.beaten))
     if any(not dot.launchable for dot in view.dots):
         handles.append(marker("price only", markerfacecolor=LIGHT.paper, markeredgecolor=LIGHT.faint))
     if any(dot.low < dot.tokens_per_second for dot in view.front):
         handles.append(Line2D([], [], color=LIGHT.front, linewidth=1.1, alpha=0.6, label="expected range"))
-    figure.legend(
+    return figure.legend(
         handles=handles,
         loc="upper left" if narrow else "upper right",
         bbox_to_anchor=corner,

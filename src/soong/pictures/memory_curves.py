@@ -12,6 +12,7 @@ import msgspec
 from soong.pictures.subject import machine_name, price_name
 from soong.plan.candidates import ENGINE_OF_GGUF, Machine, judged
 from soong.plan.planner import question_of
+from soong.plan.ranking import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -111,11 +112,14 @@ def memory_view(plan: Plan, *, most: int) -> MemoryView:
 
 
 def _kinds(plan: Plan) -> list[Candidate]:
-    """Each kind of machine once, at its lowest price, cheapest first; those that no engine runs are left out."""
+    """Each kind of machine once, at its lowest price, cheapest first.
+
+    Those on which no engine runs the model are left out, as long as there are others.
+    """
     kinds: dict[tuple[str, int], Candidate] = {}
-    for candidate in sorted(plan.candidates, key=_price):
-        if candidate.verdict != "unsupported" or len(plan.candidates) == 1:
-            kinds.setdefault((candidate.gpu.id, candidate.gpu_count), candidate)
+    some = [one for one in plan.candidates if one.verdict != "unsupported"] or plan.candidates
+    for candidate in sorted(some, key=_price):
+        kinds.setdefault((candidate.gpu.id, candidate.gpu_count), candidate)
     chosen = plan.chosen
     if chosen is not None:
         kinds[chosen.gpu.id, chosen.gpu_count] = chosen
@@ -129,11 +133,14 @@ def _price(candidate: Candidate) -> float:
 def _shown(plan: Plan, kinds: list[Candidate], reached: list[int], most: int) -> list[int]:
     """Which kinds to draw, by index, in order of price.
 
-    First the recommended one; then the cheapest that starts, the nearest that is too small, those that give more
-    context than all cheaper ones, and those on the front of price and speed; then cards of a size not yet seen.
+    First the recommended one, or the one that the plan shows without one; then the cheapest that starts, the nearest
+    that is too small, those that give more context than all cheaper ones, and those on the front of price and speed;
+    then cards of a size not yet seen.
     """
     everything = range(len(kinds))
-    recommended = [index for index in everything if kinds[index] is plan.chosen]
+    shown = plan.chosen or nearest(plan.candidates)
+    kind = (shown.gpu.id, shown.gpu_count) if shown else None
+    recommended = [index for index in everything if (kinds[index].gpu.id, kinds[index].gpu_count) == kind]
     longest, front = 0, []
     for index in everything:
         if reached[index] > longest:
@@ -203,10 +210,12 @@ def _judge(plan: Plan, candidate: Candidate) -> Callable[[int], Candidate]:
 
 
 def _without_speed(plan: Plan, candidate: Candidate) -> dict[str, object]:
-    """The request without what only speed is about; the batch that was searched for this machine stays."""
+    """The request without what only speed is about; the batch that was searched for this machine stays.
+
+    The lengths of prompt and answer stay too: they are what several sequences take.
+    """
     changes: dict[str, object] = {
-        "input_tokens": None,
-        "output_tokens": None,
+        "requests": None,
         "target_tokens_per_second": None,
         "rank": "price",
         "job_tokens": None,

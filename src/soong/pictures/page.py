@@ -78,18 +78,20 @@ def _speed_table(view: SpeedView) -> str:
             (
                 dot.name,
                 f"${dot.usd_per_hour:.2f}",
-                f"{dot.tokens_per_second:,.0f}",
-                f"{dot.low:,.0f} to {dot.high:,.0f}",
-                f"{dot.per_user_tokens_per_second:,.0f}",
+                units.format_rate(dot.per_user_tokens_per_second),
                 f"{dot.sequences:,}",
-                f"${dot.usd_per_million:,.2f}",
+                units.format_rate(dot.tokens_per_second),
+                f"{units.format_rate(dot.low)} to {units.format_rate(dot.high)}",
+                dot.cost_words,
                 ("no other is as cheap and as fast" if dot.on_front else "")
                 + ("" if dot.launchable else " (price only)"),
             ),
         )
         for dot in view.dots
     ]
-    heads = ("Machine", "$/hour", "tokens/s", "expected", "each user", "at once", "$/M tokens", "")
+    heads = (
+        "Machine", "$/hour", "tokens/s each", "at once", "of all, prompts included", "expected", "$/M tokens", "",
+    )  # fmt: skip
     return _table("The figures: price and speed", heads, rows)
 
 

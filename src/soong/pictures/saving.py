@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from soong import units
 from soong.errors import SoongError, UsageError
 from soong.pictures.memory_curves import memory_view
 from soong.pictures.price_dots import speed_view
@@ -158,7 +159,10 @@ def _tips(speed: SpeedView | None) -> Mapping[str, str]:
     if speed is None:
         return {}
     return {
-        dot_id(place): f"{dot.name}: ${dot.usd_per_hour:.2f}/hour, {dot.tokens_per_second:,.0f} tokens/s "
-        f"({dot.low:,.0f} to {dot.high:,.0f}), ${dot.usd_per_million:,.2f} per million output tokens"
+        dot_id(
+            place
+        ): f"{dot.name}: ${dot.usd_per_hour:.2f}/hour, {dot.each_words} for each of {dot.sequences:,}, "
+        f"{units.format_rate(dot.tokens_per_second)} of all, prompts included "
+        f"({units.format_rate(dot.low)} to {units.format_rate(dot.high)}), {dot.cost_words} per million output tokens"
         for place, dot in enumerate(speed.dots)
     }

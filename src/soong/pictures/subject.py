@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from soong.offers.offer import Offer
     from soong.plan.plan import Candidate, Plan
+    from soong.speed.throughput import Load
 
 BASIS = {
     "headers": "weights from the files' own headers",
@@ -26,7 +27,8 @@ CLOUDS_NAMED = 3
 class Caption(msgspec.Struct, frozen=True, kw_only=True):
     """The words around a picture.
 
-    title: the model, and the answer. workload: size, format, context, sequences, engine with its version, the day.
+    title: the model, and the answer. workload: size, format, context, sequences, the load of the speeds, engine with
+        its version, the day.
     footer: where the prices are from and of which day, what the figures rest on, who drew it.
     """
 
@@ -46,26 +48,58 @@ def caption(plan: Plan, *, drawn_on: str, version: str) -> Caption:
     Args:
         drawn_on: the day, ISO. version: of soong.
     """
-    model, workload = plan.model, plan.workload
+    model = plan.model
     size = f"{units.format_count(model.parameters)} parameters, " if model.parameters else ""
-    kv = "" if workload.kv_dtype == "auto" else f", KV cache in {workload.kv_dtype}"
-    many = f"{workload.sequences} sequences" if workload.sequences > 1 else "one sequence"
+    engine = f"{plan.settings.name} {plan.settings.version}"
     prices = prices_words(one.offer for one in plan.candidates if one.offer)
     return Caption(
         title=f"{model.id}: {_answer(plan)}",
-        workload=f"{size}{model.quantization_label} · {workload.context_tokens:,} tokens of context, {many}{kv} · "
-        f"{plan.settings.name} {plan.settings.version} · {drawn_on}",
+        workload=f"{size}{model.quantization_label} · {_workload(plan)} · {engine} · {drawn_on}",
         footer=(f"{prices} · {BASIS[model.weights_basis]} · drawn by soong {version}",),
     )
 
 
+def _workload(plan: Plan) -> str:
+    """What the memory and the speeds are for, as the plan's own head says it."""
+    workload = plan.workload
+    kv = "" if workload.kv_dtype == "auto" else f", KV cache in {workload.kv_dtype}"
+    speed = ""
+    if any(candidate.throughput for candidate in plan.candidates):
+        speed = f" · speed for {requests_words(plan.load)}"
+    return f"{workload.context_tokens:,} tokens of context, {_how_many(plan)}{kv}{speed}"
+
+
+def _how_many(plan: Plan) -> str:
+    workload = plan.workload
+    if plan.request.searches_batch:
+        return "as many sequences as will do"
+    if workload.sequences == 1:
+        return "one sequence"
+    each = f" of {workload.tokens_each:,}" if workload.tokens_each < workload.context_tokens else ""
+    return f"{workload.sequences:,} sequences{each}"
+
+
+def requests_words(load: Load) -> str:
+    """`1,024 tokens in and 300 out`, with how many there are of a burst."""
+    return f"{load.requests:,} requests of {load.each}" if load.requests else load.each
+
+
 def _answer(plan: Plan) -> str:
-    """The recommendation in one line of a slide."""
+    """The recommendation in one line of a slide; without one, why there is none, as the plan's text says it."""
     chosen = plan.chosen
     if chosen is not None:
         return f"{machine_name(chosen)} for {price_name(chosen)}" if chosen.offer else machine_name(chosen)
+    if any(candidate.verdict == "fits" for candidate in plan.candidates):
+        target = plan.request.target_tokens_per_second or 0
+        return f"nothing that fits gives each user {target:g} tokens/s"
     starting = any(candidate.starts for candidate in plan.candidates)
-    return "nothing fits with room to spare" if starting else "nothing considered here runs it"
+    return "nothing fits with 10% to spare" if starting else "nothing considered here runs it"
+
+
+def nearest_words(plan: Plan) -> str:
+    """What the machine is that is shown where none is recommended."""
+    fits = any(candidate.verdict == "fits" for candidate in plan.candidates)
+    return "the fastest that fits" if fits else "the cheapest that starts"
 
 
 def prices_words(offers: Iterable[Offer]) -> str:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from itertools import groupby, pairwise
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from soong import units
 from soong.errors import UsageError
 from soong.pictures.figure_memory import verdict_words
 from soong.pictures.figures import INSTALL
+from soong.pictures.scales import round_figures, tick_words
 from soong.pictures.subject import short_tokens
 
 if TYPE_CHECKING:
@@ -31,7 +34,11 @@ COLOURS = (33, 214, 37, 170, 113)
 tell the curves apart for those who see no colours."""
 
 GREY, LIMIT, FRONT = 245, 202, 33
-ABOVE_PERCENT = 150
+SHARES = (150, 200, 300, 400, 600, 800, 1000)
+"""Of a GPU's memory, in percent: where the sheet may end."""
+
+MOST_FOR_TOO_SMALL = 300
+
 LEAST_LEGEND = 3
 """Columns that a legend keeps however narrow the terminal is."""
 
@@ -56,19 +63,20 @@ def memory_plot(view: MemoryView, *, columns: int, ascii_only: bool) -> str:
     """
     wide = _width(columns)
     low, high = math.log2(view.least_tokens), math.log2(max(view.limit_tokens, view.least_tokens + 1))
-    sheet = Sheet(wide, ROWS, (low, 0.0), (high, float(ABOVE_PERCENT)))
+    above = _above_percent(view)
+    sheet = Sheet(wide, ROWS, (low, 0.0), (high, float(above)))
     layers = [sheet.drawn([((low, 100.0), (high, 100.0))], GREY)]
     marks: list[Mark] = []
     for place, curve in enumerate(view.curves):
-        layers.append(sheet.drawn(_strokes(curve), COLOURS[place % len(COLOURS)]))
-        marks.append(_end_mark(curve, LETTERS[place], COLOURS[place % len(COLOURS)]))
+        layers.append(sheet.drawn(_strokes(curve, above), COLOURS[place % len(COLOURS)]))
+        marks.append(_end_mark(curve, LETTERS[place], COLOURS[place % len(COLOURS)], above))
     layers += sheet.written(marks)
-    labels = {sheet.row(float(percent)): f"{percent}%" for percent in (0, 50, 100, ABOVE_PERCENT)}
+    labels = {sheet.row(float(percent)): f"{percent}%" for percent in _percents(above)}
     powers = range(math.ceil(low), math.floor(high) + 1)
     ticks = [(sheet.column(float(power)), short_tokens(1 << power)) for power in powers]
     lines = [
         "Memory against context: each GPU's need in % of its memory",
-        *sheet.framed(layers, labels, ticks, "tokens of context"),
+        *sheet.framed(layers, labels, ticks, "tokens of context", pointer=_asked(view, sheet)),
         *_memory_legend(view, columns),
     ]
     return _words("\n".join(lines), ascii_only=ascii_only)
@@ -83,24 +91,32 @@ def speed_plot(view: SpeedView, *, columns: int, ascii_only: bool) -> str:
     wide = _width(columns)
     prices = [dot.usd_per_hour for dot in view.dots]
     speeds = [dot.tokens_per_second for dot in view.dots]
-    low = math.log10(min(prices) / 1.2), math.log10(min(speeds) / 1.25)
-    high = math.log10(max(prices) * 1.25), math.log10(max(speeds) * 1.25)
+    low = math.log10(min(prices) / 1.3), math.log10(min(speeds) / 1.3)
+    high = math.log10(max(prices) * 1.3), math.log10(max(speeds) * 1.3)
     sheet = Sheet(wide, ROWS, low, high)
     named = _named(view)
     others = [dot for dot in view.dots if dot not in named]
     layers = [sheet.drawn(_steps(view.front), FRONT)]
     layers += sheet.written([_dot_mark(dot, "·", GREY) for dot in others], moves=False)
-    colours = [LIMIT if dot.chosen else FRONT if dot.on_front else GREY for dot in named]
+    colours = [LIMIT if dot.shown else FRONT if dot.on_front else GREY for dot in named]
     layers += sheet.written(
         [_dot_mark(dot, letter, colour) for dot, letter, colour in zip(named, LETTERS, colours, strict=False)]
     )
-    labels = {sheet.row(math.log10(value)): f"{value:,g}" for value in _round(10 ** low[1], 10 ** high[1])}
+    speeds_at = round_figures(10 ** low[1], 10 ** high[1])
+    labels = {
+        sheet.row(math.log10(value)): words
+        for value, words in zip(speeds_at, tick_words(speeds_at), strict=True)
+    }
+    prices_at = round_figures(10 ** low[0], 10 ** high[0])
     ticks = [
-        (sheet.column(math.log10(value)), f"${value:g}") for value in _round(10 ** low[0], 10 ** high[0])
+        (sheet.column(math.log10(value)), f"${words}")
+        for value, words in zip(prices_at, tick_words(prices_at, cents=True), strict=True)
     ]
     lines = [
-        "Price against speed: output tokens/s of all users together",
-        f"  {view.load}",
+        *wrap(
+            "Price against speed: output tokens/s of all users, prompts included", max(columns, LEAST_COLUMNS)
+        ),
+        *(f"  {line}" for line in wrap(view.load, max(columns, LEAST_COLUMNS) - 2)),
         *sheet.framed(layers, labels, ticks, "$ per hour"),
         *_speed_legend(view, named, colours, columns),
     ]
@@ -165,9 +181,19 @@ class Sheet:
         return layers
 
     def framed(
-        self, layers: Sequence[Layer], labels: dict[int, str], ticks: Sequence[tuple[int, str]], below: str
+        self,
+        layers: Sequence[Layer],
+        labels: dict[int, str],
+        ticks: Sequence[tuple[int, str]],
+        below: str,
+        *,
+        pointer: tuple[int, str] | None = None,
     ) -> list[str]:
-        """The layers over each other, with both axes and the name of the lower one."""
+        """The layers over each other, with both axes and the name of the lower one.
+
+        Args:
+            pointer: a column of the lower axis and what it is, pointed at from below.
+        """
         lines = []
         for row in range(self.high):
             label = labels.get(row, "")
@@ -185,8 +211,18 @@ class Sheet:
             *lines,
             f"{gap}└{''.join(axis)}",
             f"{gap} {''.join(words)}".rstrip(),
-            f"{gap} {below:>{self.wide}}",
+            f"{gap} {_below(below, pointer, self.wide)}",
         ]
+
+
+def _below(words: str, pointer: tuple[int, str] | None, wide: int) -> str:
+    """The line under an axis: its name, on the side where it leaves room for what points up at a column."""
+    if pointer is None:
+        return f"{words:>{wide}}"
+    column, told = pointer
+    if column > wide // 2:
+        return f"{words:<{max(0, column - len(told) - 1)}}{told} ▲"
+    return f"{' ' * column}▲ {told}".ljust(wide - len(words)) + words
 
 
 def _canvas_class() -> Any:
@@ -226,14 +262,38 @@ def painted(text: str, colour: int) -> str:
     return f"\x1b[38;5;{colour}m{text}\x1b[0m"
 
 
-def _strokes(curve: MemoryCurve) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+def _asked(view: MemoryView, sheet: Sheet) -> tuple[int, str]:
+    """The context that was asked for, as a place of the lower axis."""
+    return sheet.column(math.log2(view.context_tokens)), f"{short_tokens(view.context_tokens)} asked for"
+
+
+def _above_percent(view: MemoryView) -> int:
+    """Where the sheet ends: a round share that no need at the asked context passes.
+
+    Machines that never start stay at the upper edge where they need much more: they would press the others flat.
+    """
+    asked = [
+        min(_percent(curve, point.need_bytes), math.inf if curve.starts_to else MOST_FOR_TOO_SMALL)
+        for curve in view.curves
+        for point in curve.points
+        if point.context_tokens == view.context_tokens
+    ]
+    most = max(asked, default=0)
+    return next((share for share in SHARES if share >= most), 1000 * math.ceil(most / 1000))
+
+
+def _percents(above: int) -> tuple[int, ...]:
+    return (0, 50, 100, above) if above == SHARES[0] else (0, 100, above // 2, above)
+
+
+def _strokes(curve: MemoryCurve, above: int) -> list[tuple[tuple[float, float], tuple[float, float]]]:
     """The curve up to where the engine does not start any more, or to the sheet's upper edge."""
     places = [
         (math.log2(point.context_tokens), _percent(curve, point.need_bytes))
         for point in curve.points
         if curve.starts_to is None or point.context_tokens <= curve.starts_to
     ]
-    inside = [place for place in places if place[1] <= ABOVE_PERCENT]
+    inside = [place for place in places if place[1] <= above]
     return list(pairwise(inside))
 
 
@@ -241,14 +301,12 @@ def _percent(curve: MemoryCurve, need_bytes: int) -> float:
     return 100 * need_bytes / curve.total_bytes
 
 
-def _end_mark(curve: MemoryCurve, letter: str, colour: int) -> Mark:
+def _end_mark(curve: MemoryCurve, letter: str, colour: int, above: int) -> Mark:
     """The letter where the curve stops; at the upper edge where all of it is above."""
     points = [one for one in curve.points if curve.starts_to is None or one.context_tokens <= curve.starts_to]
-    below = [one for one in points if _percent(curve, one.need_bytes) <= ABOVE_PERCENT]
+    below = [one for one in points if _percent(curve, one.need_bytes) <= above]
     last = below[-1] if below else points[0]
-    return Mark(
-        math.log2(last.context_tokens), min(_percent(curve, last.need_bytes), ABOVE_PERCENT), letter, colour
-    )
+    return Mark(math.log2(last.context_tokens), min(_percent(curve, last.need_bytes), above), letter, colour)
 
 
 def _memory_legend(view: MemoryView, columns: int) -> list[str]:
@@ -262,11 +320,10 @@ def _memory_legend(view: MemoryView, columns: int) -> list[str]:
 
 
 def _named(view: SpeedView) -> list[Dot]:
-    """The recommended machine and the front, as many as there are letters, cheapest first."""
-    front = list(view.front)
-    while len(front) > MOST_NAMED - 1:
-        front.pop(len(front) // 2)
-    named = [dot for dot in view.dots if dot.chosen and dot not in front] + front
+    """The shown machine and the front, as many as there are letters, cheapest first."""
+    named = list(view.to_name)
+    while len(named) > MOST_NAMED:
+        named.pop(len(named) // 2)
     return sorted(named, key=lambda dot: dot.usd_per_hour)
 
 
@@ -283,27 +340,31 @@ def _dot_mark(dot: Dot, letter: str, colour: int) -> Mark:
     return Mark(math.log10(dot.usd_per_hour), math.log10(dot.tokens_per_second), letter, colour)
 
 
-def _round(low: float, high: float) -> list[float]:
-    from soong.pictures.figure_speed import one_two_five
-
-    return one_two_five(low, high)
-
-
 def _speed_legend(view: SpeedView, named: Sequence[Dot], colours: Sequence[int], columns: int) -> list[str]:
+    many = any(dot.sequences > 1 for dot in view.dots)
     rows = []
     for dot in named:
-        speed = f"{dot.tokens_per_second:,.0f} tokens/s"
-        cost = f"${dot.usd_per_million:,.2f} per M"
-        rows.append(
-            [dot.name, f"${dot.usd_per_hour:.2f}/hour", speed, cost, "" if dot.launchable else "price only"]
-        )
+        told = [dot.name, f"${dot.usd_per_hour:.2f}/hour"]
+        if many:
+            each = f"{units.format_rate(dot.per_user_tokens_per_second)} for each of {dot.sequences:,}"
+            told += [f"{units.format_rate(dot.tokens_per_second)} tokens/s", f"{dot.cost_words} per M", each]
+        else:
+            told += [f"{dot.each_words} each", f"{dot.cost_words} per M"]
+        rows.append([*told, "" if dot.launchable else "price only"])
     heads = [
         Head(letter, colour, dot.chosen) for letter, colour, dot in zip(LETTERS, colours, named, strict=False)
     ]
     low = min(dot.low / dot.tokens_per_second for dot in view.dots)
     high = max(dot.high / dot.tokens_per_second for dot in view.dots)
     others = f"· {len(view.dots) - len(named)} more; " if len(view.dots) > len(named) else ""
-    return [*_aligned(rows, heads, columns), f"  {others}expected between ×{low:.2g} and ×{high:.2g}"]
+    shown = next(
+        (letter for letter, dot in zip(LETTERS, named, strict=False) if dot.shown and not dot.chosen), ""
+    )
+    is_what = f"{shown} is {view.shown_is}; " if shown else ""
+    notes = wrap(
+        f"{is_what}{others}expected between ×{low:.2g} and ×{high:.2g}", max(columns, LEAST_COLUMNS) - 2
+    )
+    return [*_aligned(rows, heads, columns), *(f"  {line}" for line in notes)]
 
 
 class Head(NamedTuple):
@@ -353,6 +414,6 @@ def _ascii_of(dots: int) -> str:
 
 ASCII: dict[int, str] = {
     **{BRAILLE + dots: _ascii_of(dots) for dots in range(256)},
-    **{ord(letter): plain for letter, plain in zip("│┤└─┴·×…▶", "|+`-+.x.>", strict=True)},
+    **{ord(letter): plain for letter, plain in zip("│┤└─┴·×…▶▲", "|+`-+.x.>^", strict=True)},
 }
 """What stands for the letters of these plots where a terminal has none but ASCII's."""

@@ -9,6 +9,7 @@ import msgspec
 from soong.memory import engines
 from soong.memory.dividing import tensor_parallel_problem
 from soong.memory.footprint import EngineSettings, ServedModel
+from soong.plan.loading import has_no_files, loading_flags
 from soong.plan.pace import pace, unknown_pace, usd_per_million
 from soong.plan.plan import Candidate
 from soong.plan.verdict import judge, judge_by_rule_of_thumb
@@ -46,7 +47,8 @@ class Machine(msgspec.Struct, frozen=True, gc=False):
 class Split(msgspec.Struct, frozen=True, gc=False):
     """How so many GPUs share a model.
 
-    parallel: the tensor-parallel size; 0 where they cannot. note: what a person must know of it. settings: the flags.
+    parallel: the tensor-parallel size; 0 where they cannot. note: what a person must know of it. settings: the flags,
+    which say whether routed experts are divided too or stand whole.
     support: what the engine says to each kind of GPU, by id and compute capability; filled as machines ask.
     """
 
@@ -73,8 +75,9 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     load: what the speeds are for; its `sequences` are those asked for, or one where the batch is searched.
     beyond_limit: why the engine refuses the context, on any machine. paced: whether speeds are more than taken, for a
     target or at a batch that is searched.
-    settings: the engine's flags by tensor-parallel size, filled as machines ask for them. argv: the commands, by
-    tensor-parallel size, memory fraction and batch, the flags that machines differ in. splits: by number of GPUs.
+    settings: the engine's flags by tensor-parallel size and whether experts stay whole, filled as machines ask for
+    them. argv: the commands, by tensor-parallel size, memory fraction and batch, the flags that machines differ in.
+    splits: by number of GPUs.
     """
 
     model: ResolvedModel
@@ -85,23 +88,25 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     load: Load
     beyond_limit: str
     paced: bool
-    settings: dict[int, EngineSettings]
+    settings: dict[tuple[int, bool], EngineSettings]
     argv: dict[tuple[int, float | None, int | None], tuple[str, ...]]
     splits: dict[int, Split]
 
-    def settings_of(self, tensor_parallel: int) -> EngineSettings:
+    def settings_of(self, tensor_parallel: int, *, expert_parallel: bool = False) -> EngineSettings:
         """The engine's flags for one way to split the model."""
-        found = self.settings.get(tensor_parallel)
+        key = (tensor_parallel, expert_parallel)
+        found = self.settings.get(key)
         if found is None:
-            found = self.settings[tensor_parallel] = settings_for(self.request, self.model, tensor_parallel)
+            found = settings_for(self.request, self.model, tensor_parallel, expert_parallel=expert_parallel)
+            self.settings[key] = found
         return found
 
     def split_of(self, served: ServedModel, gpu_count: int) -> Split:
         """How so many GPUs share the model."""
         found = self.splits.get(gpu_count)
         if found is None:
-            parallel, note = _tensor_parallel(served, self.request, gpu_count)
-            settings = self.settings_of(max(parallel, 1))
+            parallel, note, apart = _tensor_parallel(served, self.request, gpu_count)
+            settings = self.settings_of(max(parallel, 1), expert_parallel=apart)
             found = Split(parallel, note, settings, _supports_of(served, settings))
             self.splits[gpu_count] = found
         return found
@@ -112,14 +117,18 @@ class Question(msgspec.Struct, frozen=True, gc=False):
 
     def argv_of(self, settings: EngineSettings) -> tuple[str, ...]:
         """The command that starts the engine with these flags; empty where there is nothing to load."""
-        if not self.source_for(settings):
-            return ()
         key = (settings.tensor_parallel, settings.memory_fraction, settings.max_num_seqs)
         found = self.argv.get(key)
         if found is None:
-            found = engines.launch_argv(self.source_for(settings), self.workload, settings)
-            self.argv[key] = found
+            found = self.argv[key] = self._argv(settings)
         return found
+
+    def _argv(self, settings: EngineSettings) -> tuple[str, ...]:
+        source = self.source_for(settings)
+        if not source or has_no_files(self.model, settings.name):
+            return ()
+        planned = engines.launch_argv(source, self.workload, settings)
+        return (*planned, *loading_flags(self.model, settings.name))
 
 
 def served_model(model: ResolvedModel) -> ServedModel | None:
@@ -136,8 +145,13 @@ def served_model(model: ResolvedModel) -> ServedModel | None:
     )
 
 
-def settings_for(request: Request, model: ResolvedModel, tensor_parallel: int) -> EngineSettings:
-    """The engine's flags for one way to split the model; GGUF goes to llama.cpp unless an engine is named."""
+def settings_for(
+    request: Request, model: ResolvedModel, tensor_parallel: int, *, expert_parallel: bool = False
+) -> EngineSettings:
+    """The engine's flags for one way to split the model; GGUF goes to llama.cpp unless an engine is named.
+
+    expert_parallel: experts stay whole though nobody asked for it.
+    """
     name = engine_of(request, model)
     return EngineSettings(
         name=name,
@@ -149,6 +163,7 @@ def settings_for(request: Request, model: ResolvedModel, tensor_parallel: int) -
         enforce_eager=request.enforce_eager,
         max_num_batched_tokens=request.max_num_batched_tokens,
         max_num_seqs=request.max_num_seqs,
+        expert_parallel=expert_parallel or request.expert_parallel,
     )
 
 
@@ -170,6 +185,22 @@ def judged(question: Question, machine: Machine) -> Candidate:
     served = question.served
     if served is None:
         return _by_rule_of_thumb(question, machine)
+    return _made(question, machine, *_settled(question, served, machine))
+
+
+def judged_if_it_fits(question: Question, machine: Machine) -> Candidate | None:
+    """As `judged`; None where the memory does not fit, and then quicker: the speed is not asked."""
+    served = question.served
+    if served is None:
+        return _by_rule_of_thumb(question, machine)
+    settled = _settled(question, served, machine)
+    return _made(question, machine, *settled) if settled[2] == "fits" else None
+
+
+def _settled(
+    question: Question, served: ServedModel, machine: Machine
+) -> tuple[EngineSettings, Footprint, Verdict, tuple[str, ...]]:
+    """The flags, the memory, the verdict and its reasons."""
     gpu = machine.gpu
     split = question.split_of(served, machine.gpu_count)
     settings, note = split.settings, split.note
@@ -178,12 +209,14 @@ def judged(question: Question, machine: Machine) -> Candidate:
     problem = problem or _processor_problem(gpu, settings)
     footprint = engines.footprint(served, gpu, question.workload, settings)
     if problem:
-        return _made(question, machine, settings, footprint, "unsupported", (problem,))
-    verdict, reasons = judge(footprint, question.workload.sequences)
+        return settings, footprint, "unsupported", (problem,)
+    settings, footprint, fewer = _with_fewer_sequences(question, served, settings, footprint, gpu)
+    verdict, reasons = judge(footprint, question.workload)
     if verdict != "fits":
         roomier = _roomier(question, settings, footprint, gpu, starts=footprint.starts)
         if roomier is not None:
             settings, footprint, verdict, reasons = roomier
+    reasons = (fewer, *reasons) if fewer else reasons
     if verdict in _STARTS and support.casts_to_float16:
         verdict, reasons = "tight", (*reasons, "no bf16 on this GPU: the engine casts the model to float16")
     if verdict == "fits" and gpu.vendor == "cpu" and settings.name != ENGINE_OF_GGUF:
@@ -192,7 +225,7 @@ def judged(question: Question, machine: Machine) -> Candidate:
     if settings.name == ENGINE_OF_GGUF:
         lacking = footprint if verdict == "too-small" else None
         reasons = (*reasons, *_llama_cpp_notes(question, settings, gpu, lacking))
-    return _made(question, machine, settings, footprint, verdict, reasons)
+    return settings, footprint, verdict, reasons
 
 
 def _with_remarks(reasons: tuple[str, ...], note: str, machine: Machine) -> tuple[str, ...]:
@@ -254,18 +287,20 @@ def _made(
                 question.served, gpu, question.load, settings, gpu_count, kv_dtype=question.request.kv_dtype
             )
         argv = question.argv_of(settings)
-    return Candidate(
-        gpu=gpu,
-        gpu_count=gpu_count,
-        tensor_parallel=settings.tensor_parallel,
-        verdict=verdict,
-        reasons=reasons,
-        footprint=footprint,
-        offer=offer,
-        engine_argv=argv,
-        throughput=speed,
-        usd_per_million_output_tokens=usd_per_million(offer.usd_per_hour, speed) if offer and speed else None,
-        meets_target=meets,
+    dollars = usd_per_million(offer.usd_per_hour, speed) if offer and speed else None
+    return Candidate(  # by place, which is ten times as quick as by name
+        gpu,
+        gpu_count,
+        settings.tensor_parallel,
+        verdict,
+        reasons,
+        footprint,
+        offer,
+        argv,  # engine_argv
+        speed,  # throughput
+        dollars,  # usd_per_million_output_tokens
+        meets,  # meets_target
+        settings.expert_parallel,
     )
 
 
@@ -330,6 +365,24 @@ def _host_note(gpu: Gpu) -> str:
     return "arm64 host: needs the engine's arm64 build" if gpu.cpu_architecture == "arm64" else ""
 
 
+def _with_fewer_sequences(
+    question: Question, served: ServedModel, settings: EngineSettings, footprint: Footprint, gpu: Gpu
+) -> tuple[EngineSettings, Footprint, str]:
+    """The flags and memory with the engine's own number of sequences at once lowered to one that it starts with.
+
+    As they are where it starts, or where the number was asked for.
+    """
+    most = footprint.startable_sequences
+    if not most or settings.max_num_seqs is not None:
+        return settings, footprint, ""
+    sequences = max(1 << (most.bit_length() - 1), min(question.workload.sequences, most))
+    lowered = msgspec.structs.replace(settings, max_num_seqs=sequences)
+    remark = (
+        f"{sequences} sequences at once: the engine's default does not start, for lack of recurrent state"
+    )
+    return lowered, engines.footprint(served, gpu, question.workload, lowered), remark
+
+
 def _roomier(
     question: Question, settings: EngineSettings, footprint: Footprint, gpu: Gpu, *, starts: bool
 ) -> tuple[EngineSettings, Footprint, Verdict, tuple[str, ...]] | None:
@@ -352,7 +405,7 @@ def _roomier(
         found = engines.footprint(question.served, gpu, question.workload, raised)
         if found.free_bytes < found.uncertainty_bytes:
             break
-        verdict, reasons = judge(found, question.workload.sequences)
+        verdict, reasons = judge(found, question.workload)
         remark = f"memory fraction {fraction:g}: the engine's default {default:g} leaves too small a pool"
         if verdict == "fits":
             return raised, found, verdict, (remark,)
@@ -361,7 +414,7 @@ def _roomier(
     return fallback
 
 
-def _tensor_parallel(served: ServedModel, request: Request, gpu_count: int) -> tuple[int, str]:
+def _tensor_parallel(served: ServedModel, request: Request, gpu_count: int) -> tuple[int, str, bool]:
     """The split for a machine, as `_split` finds it; remembered by the model's key and what was asked."""
     key = (
         served.key,
@@ -370,6 +423,7 @@ def _tensor_parallel(served: ServedModel, request: Request, gpu_count: int) -> t
         request.pipeline_parallel,
         request.engine,
         request.engine_version,
+        request.expert_parallel,
     )
     found = _splits_by_key.get(key)
     if found is None:
@@ -379,23 +433,45 @@ def _tensor_parallel(served: ServedModel, request: Request, gpu_count: int) -> t
     return found
 
 
-def _split(served: ServedModel, request: Request, gpu_count: int) -> tuple[int, str]:
-    """How many GPUs share each layer, and a note where that is not all of them; 0 where the asked split cannot be."""
+def _split(served: ServedModel, request: Request, gpu_count: int) -> tuple[int, str, bool]:
+    """How many GPUs share each layer, a note where that is not all of them, and whether experts stay whole unasked.
+
+    0 where the asked split cannot be. Experts stay whole where they alone stand against so many GPUs.
+    """
     if request.tensor_parallel is not None:
-        problem = _split_problem(served, request, request.tensor_parallel)
-        return (0, problem) if problem else (request.tensor_parallel, "")
+        problem, apart = _problem_or_apart(served, request, request.tensor_parallel)
+        return (request.tensor_parallel if apart or not problem else 0), problem, apart
     most = max(1, gpu_count // request.pipeline_parallel)
     for parts in range(most, 1, -1):
-        if _split_problem(served, request, parts) is None:
-            return (
-                parts,
-                "" if parts == most else f"uses {parts} of {most} GPUs: the heads do not divide further",
-            )
-    return 1, "" if most == 1 else f"uses 1 of {most} GPUs: the heads do not divide further"
+        note, apart = _problem_or_apart(served, request, parts)
+        if apart or not note:
+            left = "" if parts == most else _left_over(served, request, parts, most)
+            return parts, "; ".join(filter(None, (left, note))), apart
+    return 1, "" if most == 1 else _left_over(served, request, 1, most), False
 
 
-def _split_problem(served: ServedModel, request: Request, parts: int) -> str | None:
-    """Why so many GPUs cannot share a layer; llama.cpp hands out whole layers, so nothing need divide."""
+def _problem_or_apart(served: ServedModel, request: Request, parts: int) -> tuple[str, bool]:
+    """Why so many GPUs cannot divide a layer, or nothing; and whether they can once experts stay whole."""
+    problem = _split_problem(served, request, parts) or ""
+    count = served.architecture.experts
+    if not problem or not count or _split_problem(served, request, parts, apart=True):
+        return problem, False
+    each = f"{-(-count // parts)} of {count}"
+    return f"expert parallelism, {each} experts whole on each GPU: divided, {problem}", True
+
+
+def _left_over(served: ServedModel, request: Request, parts: int, most: int) -> str:
+    """Why some of the GPUs stay without work: what stands against the next larger power of two, or against all."""
+    wanted = min(parts * 2, most)
+    why = _split_problem(served, request, wanted) or _split_problem(served, request, most)
+    return f"uses {parts} of {most} GPUs: {why or 'the heads do not divide further'}"
+
+
+def _split_problem(served: ServedModel, request: Request, parts: int, *, apart: bool = False) -> str | None:
+    """Why so many GPUs cannot share a layer; llama.cpp hands out whole layers, so nothing need divide.
+
+    apart: with experts whole, asked for or not.
+    """
     gguf = served.quantization.method == "gguf"
     if request.engine == ENGINE_OF_GGUF or (request.engine is None and gguf):
         return None
@@ -403,8 +479,9 @@ def _split_problem(served: ServedModel, request: Request, parts: int) -> str | N
         served.architecture,
         parts,
         served.quantization,
-        engine=request.engine or "vllm",
+        engine=request.engine or DEFAULT_ENGINE,
         engine_version=request.engine_version or "",
+        expert_parallel=apart or request.expert_parallel,
     )
 
 
@@ -430,7 +507,13 @@ def _unnamed(served: ServedModel, settings: EngineSettings) -> str:
 
 def _supports_of(served: ServedModel, settings: EngineSettings) -> dict[tuple[str, object], Support]:
     """What an engine is known to say to a model split so, by GPU."""
-    key = (served.key, settings.name, settings.version, settings.tensor_parallel)
+    key = (
+        served.key,
+        settings.name,
+        settings.version,
+        settings.tensor_parallel,
+        settings.expert_parallel,
+    )
     found = _support_by_key.get(key)
     if found is None:
         if len(_support_by_key) >= MOST_KEPT:
@@ -441,4 +524,4 @@ def _supports_of(served: ServedModel, settings: EngineSettings) -> dict[tuple[st
 
 MOST_KEPT = 4096
 _support_by_key: dict[tuple[object, ...], dict[tuple[str, object], Support]] = {}
-_splits_by_key: dict[tuple[object, ...], tuple[int, str]] = {}
+_splits_by_key: dict[tuple[object, ...], tuple[int, str, bool]] = {}

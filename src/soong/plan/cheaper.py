@@ -13,7 +13,7 @@ from soong.errors import NotFoundError
 from soong.models.catalogue import all_models, find_model
 from soong.models.resolve import resolve
 from soong.plan.candidates import ENGINE_OF_GGUF, Machine, is_supported, judged
-from soong.plan.planner import question_of
+from soong.plan.planner import fills_context, question_of
 from soong.plan.ranking import NEVER
 
 if TYPE_CHECKING:
@@ -90,6 +90,7 @@ def in_format(request: Request, form: FormatOf, plan: Plan) -> Request:
         engine=form.engine,
         engine_version=request.engine_version if form.engine == request.engine else None,
         context_tokens=plan.workload.context_tokens,
+        fills_context=fills_context(request),
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from soong.offers.freshness import age_days, is_stale
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from soong.offers.offer import Offer
     from soong.plan.plan import Candidate, Plan
     from soong.plan.quality import Loss
+    from soong.plan.request import Request
     from soong.plan.searching import Alternative
     from soong.speed.throughput import Throughput
 
@@ -35,6 +38,8 @@ _NO_THROUGHPUT = {
     "sequences": None,
     "input_tokens": None,
     "output_tokens": None,
+    "requests": None,
+    "burst_seconds": None,
     "low_factor": None,
     "high_factor": None,
     "bound": None,
@@ -54,6 +59,7 @@ def plan_document(plan: Plan, alternatives: Sequence[Alternative] | None = None)
         "workload": {
             "context_tokens": plan.workload.context_tokens,
             "sequences": plan.workload.sequences,
+            "tokens_each": plan.workload.tokens_each,
             "kv_dtype": plan.workload.kv_dtype,
         },
         "engine": {
@@ -69,7 +75,7 @@ def plan_document(plan: Plan, alternatives: Sequence[Alternative] | None = None)
             "total_gb": plan.rule_of_thumb.total_gb,
             "with_headroom_gb": plan.rule_of_thumb.with_headroom_gb,
         },
-        "candidates": [_candidate(candidate, plan.request.job) for candidate in plan.candidates],
+        "candidates": [_candidate(candidate, plan.request, plan.job_tokens) for candidate in plan.candidates],
         "choice": plan.choice,
         "front": plan.front,
         "rank": plan.request.rank,
@@ -108,16 +114,19 @@ def _load(plan: Plan) -> dict[str, Any]:
         "input_tokens": load.input_tokens,
         "output_tokens": load.output_tokens,
         "sequences": None if plan.request.searches_batch else load.sequences,
+        "requests": load.requests or None,
+        "lengths": load.lengths if load.requests else None,
         "target_tokens_per_second_per_user": plan.request.target_tokens_per_second,
     }
 
 
-def _candidate(candidate: Candidate, job_tokens: int | None) -> dict[str, Any]:
+def _candidate(candidate: Candidate, request: Request, job_tokens: int | None) -> dict[str, Any]:
     footprint, speed = candidate.footprint, candidate.throughput
     return {
         "gpu": candidate.gpu.id,
         "gpu_count": candidate.gpu_count,
         "tensor_parallel": candidate.tensor_parallel,
+        "expert_parallel": candidate.expert_parallel,
         "verdict": candidate.verdict,
         "reasons": candidate.reasons,
         "per_gpu": _per_gpu(footprint) if footprint else _NO_FOOTPRINT,
@@ -133,7 +142,7 @@ def _candidate(candidate: Candidate, job_tokens: int | None) -> dict[str, Any]:
         "offer": _offer_of(candidate.offer) if candidate.offer else None,
         "usd_per_million_output_tokens": candidate.usd_per_million_output_tokens,
         "meets_target": candidate.meets_target,
-        "job": _job(candidate, job_tokens) if job_tokens else None,
+        "job": _job(candidate, request, job_tokens) if job_tokens else None,
         "engine_argv": candidate.engine_argv,
     }
 
@@ -148,6 +157,8 @@ def _throughput(speed: Throughput) -> dict[str, Any]:
         "sequences": load.sequences,
         "input_tokens": load.input_tokens,
         "output_tokens": load.output_tokens,
+        "requests": load.requests or None,
+        "burst_seconds": speed.burst_seconds,
         "low_factor": speed.low_factor,
         "high_factor": speed.high_factor,
         "bound": speed.bound,
@@ -165,7 +176,7 @@ def _alternative(one: Alternative) -> dict[str, Any]:
         "words": one.words,
         "weights_loss": _loss(one.weights_loss),
         "kv_cache_loss": _loss(one.kv_cache_loss),
-        "candidate": _candidate(one.candidate, one.request.job),
+        "candidate": _candidate(one.candidate, one.request, one.job_tokens),
     }
 
 
@@ -182,9 +193,9 @@ def _loss(loss: Loss | None) -> dict[str, Any] | None:
     }
 
 
-def _job(candidate: Candidate, job_tokens: int) -> dict[str, Any]:
+def _job(candidate: Candidate, request: Request, job_tokens: int) -> dict[str, Any]:
     """How long so many output tokens take at that speed, and what that costs."""
-    hours, offer = candidate.job_hours(job_tokens), candidate.offer
+    hours, offer = candidate.hours_of_job(request), candidate.offer
     return {
         "output_tokens": job_tokens,
         "hours": hours,
@@ -226,6 +237,8 @@ def _offer(offer: Offer) -> dict[str, Any]:
         "region": offer.region,
         "usd_per_hour": offer.usd_per_hour,
         "as_of": offer.as_of,
+        "age_days": age_days(offer),
+        "stale": is_stale(offer),
         "live": offer.live,
         "available": offer.available,
         "spot": offer.spot,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from soong import units
 from soong.memory import engines
+from soong.memory.dividing import is_routed
 from soong.memory.kv_cache import layer_kinds, resolve_kv_dtype
 from soong.memory.rule_of_thumb import HEADROOM_FACTOR
 from soong.memory.weights import weights_per_gpu
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from soong.memory.engines._vllm_explained import Part
-    from soong.memory.footprint import Footprint
+    from soong.memory.footprint import EngineSettings, Footprint
     from soong.memory.kv_cache import LayerKind
     from soong.models.architecture import Weight
     from soong.plan.plan import Candidate, Plan
@@ -51,7 +52,38 @@ def explain(plan: Plan, candidate: Candidate) -> Iterator[str]:
     yield from _rest(plan, candidate)
     yield from _sum(candidate.footprint)
     yield ""
+    yield from _speed(candidate)
     yield from _rule_of_thumb(plan)
+
+
+def _speed(candidate: Candidate) -> Iterator[str]:
+    """How fast it answers, what that costs, and how the cost follows from the price."""
+    speed, offer = candidate.throughput, candidate.offer
+    if speed is None:
+        return
+    load, total = speed.load, speed.decode_tokens_per_second
+    in_all = f", {load.requests:,} requests in all" if load.requests else ""
+    yield f"Speed, {load.sequences:,} at once{in_all}, {load.input_tokens:,} tokens in and {load.output_tokens:,} out:"
+    each = speed.decode_tokens_per_second_per_user
+    for name, amount, note in (
+        ("prompts", speed.prefill_tokens_per_second, "while nothing else is computed"),
+        ("answers", each, f"for each user; decoding waits for {BOUNDS[speed.bound]}"),
+        ("in all", total, "for all of them together, the prompts' time included"),
+    ):
+        yield f"  {name:<12}{amount:>14,.1f} tokens/s  {note}"
+    yield f"  measured runs were {speed.low_factor:.2f} to {speed.high_factor:.2f} times such figures: {speed.basis}"
+    cost = candidate.usd_per_million_output_tokens
+    if offer is not None and cost is not None:
+        yield f"  a million output tokens: ${offer.usd_per_hour:.2f} ÷ ({total:,.1f} × 3,600) × 1,000,000 = ${cost:.2f}"
+    yield ""
+
+
+BOUNDS = {
+    "memory": "memory's bandwidth",
+    "compute": "multiplications",
+    "communication": "the link between the GPUs",
+    "overhead": "the engine itself",
+}
 
 
 def _weights(plan: Plan, candidate: Candidate) -> Iterator[str]:
@@ -59,7 +91,7 @@ def _weights(plan: Plan, candidate: Candidate) -> Iterator[str]:
     served = served_model(plan.model)
     if served is None or candidate.footprint is None:
         return
-    settings = settings_for(plan.request, plan.model, candidate.tensor_parallel)
+    settings = _settings(plan, candidate)
     share = weights_per_gpu(
         served.architecture,
         served.quantization,
@@ -68,6 +100,7 @@ def _weights(plan: Plan, candidate: Candidate) -> Iterator[str]:
         engine_version=settings.version,
         compute_capability=candidate.gpu.compute_capability,
         pipeline_parallel=settings.pipeline_parallel,
+        expert_parallel=settings.expert_parallel,
     )
     yield f"Weights per GPU, from {BASIS[plan.model.weights_basis]}; tensor parallel {candidate.tensor_parallel}:"
     parameters = plan.model.parameters
@@ -78,7 +111,8 @@ def _weights(plan: Plan, candidate: Candidate) -> Iterator[str]:
         if size:
             yield _line(part, size)
             yield from _tensors(
-                weight for weight in served.architecture.served_weights() if weight.part == part
+                (weight for weight in served.architecture.served_weights() if weight.part == part),
+                whole_experts_on=settings.tensor_parallel if settings.expert_parallel else 1,
             )
     for name, size, note in (
         ("tables", share.buffers_bytes, "rotary tables and unpacked matrices, kept beside the weights"),
@@ -97,13 +131,19 @@ def _weights(plan: Plan, candidate: Candidate) -> Iterator[str]:
     yield ""
 
 
-def _tensors(weights: Iterable[Weight]) -> Iterator[str]:
+def _tensors(weights: Iterable[Weight], *, whole_experts_on: int = 1) -> Iterator[str]:
     """How often each tensor of a part stands in the model, its shape, and how tensor parallel splits it."""
     for weight in weights:
         if weight.elements >= LEAST_SHOWN_ELEMENTS:
             shape = " × ".join(f"{size:,}" for size in weight.shape)
             times = f"{weight.count:,} × " if weight.count > 1 else ""
-            yield f"    {weight.path}: {times}{shape}, {SPLITS[weight.shard]}"
+            yield f"    {weight.path}: {times}{shape}, {_split(weight, whole_experts_on)}"
+
+
+def _split(weight: Weight, whole_experts_on: int) -> str:
+    if whole_experts_on > 1 and is_routed(weight):
+        return f"whole, {-(-weight.copies // whole_experts_on):,} of {weight.copies:,} in a layer on one GPU"
+    return SPLITS[weight.shard]
 
 
 LEAST_SHOWN_ELEMENTS = 1 << 16
@@ -137,7 +177,7 @@ def _kv_cache(plan: Plan, candidate: Candidate) -> Iterator[str]:
         yield _line(
             "one sequence", footprint.state_bytes_per_sequence, "recurrent state and full windows, once"
         )
-    tokens, many = plan.workload.context_tokens, plan.workload.sequences
+    tokens, many = plan.workload.tokens_each, plan.workload.sequences
     yield _line(
         "the workload",
         footprint.workload_kv_bytes,
@@ -202,8 +242,14 @@ def _parts(plan: Plan, candidate: Candidate) -> tuple[Part, ...]:
     served = served_model(plan.model)
     if served is None:
         return ()
-    settings = settings_for(plan.request, plan.model, candidate.tensor_parallel)
-    return engines.parts(served, candidate.gpu, plan.workload, settings)
+    return engines.parts(served, candidate.gpu, plan.workload, _settings(plan, candidate))
+
+
+def _settings(plan: Plan, candidate: Candidate) -> EngineSettings:
+    """The flags of the machine's split."""
+    return settings_for(
+        plan.request, plan.model, candidate.tensor_parallel, expert_parallel=candidate.expert_parallel
+    )
 
 
 def _opened(parts: tuple[Part, ...], of: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ import msgspec
 from soong.errors import NotFoundError, UsageError
 from soong.gpus.catalogue import all_gpus, find_gpu
 from soong.gpus.gpu import Gpu
-from soong.offers.sources import ALL, known_clouds
+from soong.offers.sources import ALL, known_clouds, means
 from soong.plan.candidates import Machine
 from soong.plan.plan import LeftOut
 
@@ -70,9 +70,9 @@ _chosen = _Chosen()
 
 
 def _choose(request: Request, offers: Sequence[Offer], table: Sequence[Gpu]) -> Choice:
-    wanted = [offer for offer in offers if _is_asked_for(offer, request)]
+    wanted = [offer for offer in offers if is_asked_for(offer, request)]
     if not wanted and (request.cloud or request.region):
-        _refuse_place(request, offers)
+        refuse_place(request, offers)
     gpus = {gpu.id: gpu for gpu in table}
     machines = [Machine(gpus[offer.gpu], offer.gpu_count, offer) for offer in wanted if offer.gpu in gpus]
     machines.sort(
@@ -81,9 +81,10 @@ def _choose(request: Request, offers: Sequence[Offer], table: Sequence[Gpu]) -> 
     return tuple(machines), tuple(_without_row(offers, wanted, request, table))
 
 
-def _is_asked_for(offer: Offer, request: Request) -> bool:
+def is_asked_for(offer: Offer, request: Request) -> bool:
+    """Whether a request leaves an offer in."""
     return (
-        (request.cloud in {None, ALL, offer.cloud})
+        means(request.cloud, offer.cloud)
         and (request.region is None or offer.region in {None, request.region})
         and (request.gpu_count is None or offer.gpu_count == request.gpu_count)
         and (request.max_usd_per_hour is None or offer.usd_per_hour <= request.max_usd_per_hour)
@@ -91,7 +92,12 @@ def _is_asked_for(offer: Offer, request: Request) -> bool:
     )
 
 
-def _refuse_place(request: Request, offers: Sequence[Offer]) -> None:
+def refuse_place(request: Request, offers: Sequence[Offer]) -> None:
+    """Refuse a cloud that nobody knows, where nothing is left of the offers.
+
+    Raises:
+        NotFoundError: no prices of the cloud that is asked for.
+    """
     clouds = {offer.cloud for offer in offers}
     if request.cloud not in {None, ALL, *clouds}:
         known = ", ".join(sorted({*clouds, *known_clouds()}))
@@ -189,6 +195,6 @@ def _cheapest_offer(offers: Sequence[Offer], gpu: str, count: int, request: Requ
     fitting = [
         offer
         for offer in offers
-        if offer.gpu == gpu and offer.gpu_count == count and request.cloud in {None, ALL, offer.cloud}
+        if offer.gpu == gpu and offer.gpu_count == count and means(request.cloud, offer.cloud)
     ]
     return min(fitting, key=lambda offer: offer.usd_per_hour, default=None)

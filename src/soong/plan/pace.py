@@ -43,7 +43,7 @@ def pace(question: Question, gpu: Gpu, gpu_count: int, settings: EngineSettings)
 
 
 def usd_per_million(usd_per_hour: float, throughput: Throughput) -> float:
-    """Dollars for a million output tokens, at a steady load."""
+    """Dollars for a million output tokens, under the load that the speed is for."""
     return usd_per_hour / (throughput.decode_tokens_per_second * SECONDS_PER_HOUR) * 1e6
 
 
@@ -66,24 +66,34 @@ def _searched(
         return Pace(found)
     if found is not None:
         return Pace(found, meets_target=True)
-    alone = throughput(served, gpu, question.load, settings, gpu_count, kv_dtype=kv_dtype)
+    alone = largest_batch(
+        served,
+        gpu,
+        question.load,
+        settings,
+        most=1,
+        target_tokens_per_second_per_user=None,
+        gpu_count=gpu_count,
+        kv_dtype=kv_dtype,
+    )
     return _against(target, alone, question)
 
 
 def largest_held(question: Question, served: ServedModel, gpu: Gpu, settings: EngineSettings) -> int:
     """How many requests of the load's length run at once: what the pool holds, the engine's own limit, and the job.
 
-    Prompt and answer count whole, so that no request need be put off for want of memory. A job of so many tokens has
-    only so many answers.
+    Prompt and answer count whole, so that no request need be put off for want of memory. In a burst without a target
+    the engine takes what it can and the others wait, which the burst counts itself; llama.cpp has slots.
     """
-    load = question.load
+    load, request = question.load, question.request
+    if load.requests and request.target_tokens_per_second is None and settings.name != "llama.cpp":
+        return load.requests
     workload = msgspec.structs.replace(
         question.workload, context_tokens=load.input_tokens + load.output_tokens, sequences=1
     )
     held = engines.footprint(served, gpu, workload, settings).max_sequences or 1
     most = min(held, engines.most_running(gpu, settings) or held)
-    job = question.request.job
-    return max(1, min(most, -(-job // load.output_tokens)) if job else most)
+    return max(1, min(most, load.requests) if load.requests else most)
 
 
 def _against(target: float, found: Throughput | None, question: Question) -> Pace:
@@ -91,9 +101,11 @@ def _against(target: float, found: Throughput | None, question: Question) -> Pac
     if found is None:
         return unknown_pace(question.request)
     reached = found.decode_tokens_per_second_per_user
+    many, asked = found.load.sequences, question.load.sequences
+    if many < asked and not question.load.requests:
+        return Pace(found, meets_target=False, reason=f"runs {many} of {asked} at once; the others wait")
     if reached >= target:
         return Pace(found, meets_target=True)
-    many = found.load.sequences
     users = "a single user" if many == 1 else f"each of {many} users"
     return Pace(
         found,

@@ -20,7 +20,7 @@ SECONDS_PER_HOUR = 3600
 Verdict = Literal["fits", "tight", "too-small", "unsupported"]
 
 
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+class Candidate(msgspec.Struct, frozen=True, gc=False):
     """One machine that was considered.
 
     verdict: `fits` (need × 1.1 ≤ what the driver reports, and more is free than the figure may be off),
@@ -30,6 +30,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     throughput: how fast it answers; None where it does not start or nothing is known of the GPU's speed.
     usd_per_million_output_tokens: at that speed and the offer's price; None where either is not known.
     meets_target: whether each user sees the tokens a second that were asked for; None where none were.
+    expert_parallel: routed experts stay whole, some on each GPU.
     """
 
     gpu: Gpu
@@ -43,6 +44,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     throughput: Throughput | None = None
     usd_per_million_output_tokens: float | None = None
     meets_target: bool | None = None
+    expert_parallel: bool = False
 
     @property
     def name(self) -> str:
@@ -68,6 +70,11 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
         """How long it takes for that many output tokens; None where the speed is not known."""
         speed = self.throughput
         return job_tokens / (speed.decode_tokens_per_second * SECONDS_PER_HOUR) if speed else None
+
+    def hours_of_job(self, request: Request) -> float | None:
+        """How long it takes for the job that is asked for; None where there is none, or the speed is not known."""
+        job_tokens = request.job_of(self.throughput.load) if self.throughput else None
+        return None if job_tokens is None else self.job_hours(job_tokens)
 
 
 class LeftOut(msgspec.Struct, frozen=True):
@@ -100,6 +107,11 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def chosen(self) -> Candidate | None:
         """The recommended candidate."""
         return None if self.choice is None else self.candidates[self.choice]
+
+    @property
+    def job_tokens(self) -> int | None:
+        """The output tokens of the job that is asked for; None where none is."""
+        return self.request.job_of(self.load)
 
     @property
     def front(self) -> tuple[int, ...]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from soong.errors import NotFoundError
 from soong.memory.footprint import Workload
 from soong.memory.rule_of_thumb import rule_of_thumb
 from soong.models.resolve import ResolvedModel, resolve
-from soong.offers.sources import offers_to_plan
+from soong.offers.sources import ALL, offers_to_plan
 from soong.plan import ranking
 from soong.plan.candidates import ENGINE_OF_GGUF, Question, beyond_limit, judged, served_model, with_offer
 from soong.plan.machines import machines_for
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from soong.models.hub import Progress
     from soong.offers.offer import Offer
     from soong.plan.candidates import Machine
+    from soong.plan.machines import Choice
     from soong.plan.plan import Candidate
     from soong.plan.request import Request
 
@@ -63,11 +65,7 @@ def make_plan(
         progress=progress,
         for_llama_cpp=request.engine == ENGINE_OF_GGUF,
     )
-    if offers is None:
-        offers = offers_to_plan(
-            request.cloud, region=request.region, spot=request.spot, every_type=request.gpu is not None
-        )
-    machines, left_out = machines_for(request, offers, {gpu.id: gpu for gpu in gpus})
+    machines, left_out = _machines(request, offers, {gpu.id: gpu for gpu in gpus})
     question = question_of(request, model)
     candidates = ranking.ranked(_judged(question, machines, first_fit_only=first_fit_only), request)
     return Plan(
@@ -83,11 +81,30 @@ def make_plan(
     )
 
 
+def _machines(request: Request, offers: Sequence[Offer] | None, own: dict[str, Gpu]) -> Choice:
+    """The machines to judge; a GPU or type that is named and not for rent at the usual clouds is looked for at all."""
+    if offers is not None:
+        return machines_for(request, offers, own)
+    named = request.gpu is not None
+    usual = offers_to_plan(request.cloud, region=request.region, spot=request.spot, every_type=named)
+    if not named or request.cloud is not None or request.gpu_memory_bytes is not None:
+        return machines_for(request, usual, own)
+    try:
+        found = machines_for(request, usual, own)
+    except NotFoundError:
+        found = None
+    if found is not None and found[0][0].offer is not None:
+        return found
+    anywhere = offers_to_plan(ALL, region=request.region, spot=request.spot, every_type=True)
+    return machines_for(request, anywhere, own)
+
+
 def question_of(request: Request, model: ResolvedModel) -> Question:
     """What a request asks of each machine."""
     workload = Workload(
         context_tokens=request.context_tokens or _context_for(request, model),
         sequences=request.sequences or 1,
+        usual_tokens=_usual_tokens(request),
         kv_dtype=request.kv_dtype,
     )
     load = load_of(
@@ -95,7 +112,10 @@ def question_of(request: Request, model: ResolvedModel) -> Question:
         workload.sequences,
         request.input_tokens,
         request.output_tokens,
-        context_is_said=request.context_tokens is not None,
+        context_is_said=fills_context(request),
+        requests=request.requests or 0,
+        lengths=request.lengths,
+        job_tokens=request.stated_job_tokens,
     )
     estimate = rule_of_thumb(_stated_billions(model), stated_quantization(model), workload.context_tokens)
     return Question(
@@ -140,6 +160,18 @@ def _context_for(request: Request, model: ResolvedModel) -> int:
         return default_context(model)
     filled = (request.input_tokens or 0) + (request.output_tokens or 0)
     return max(default_context(model), filled + (0 if request.input_tokens and request.output_tokens else 1))
+
+
+def fills_context(request: Request) -> bool:
+    """Whether a prompt whose length nobody said fills the context."""
+    return request.context_tokens is not None if request.fills_context is None else request.fills_context
+
+
+def _usual_tokens(request: Request) -> int | None:
+    """How long the sequences are where prompt and answer are said; None where each may fill the context."""
+    if request.input_tokens is None or request.output_tokens is None:
+        return None
+    return request.input_tokens + request.output_tokens
 
 
 def default_context(model: ResolvedModel) -> int:

@@ -32,7 +32,7 @@ def rank_key(candidate: Candidate, request: Request) -> tuple[float, float]:
     if request.rank == "cost-per-token":
         cost = candidate.usd_per_million_output_tokens
         return (NEVER if cost is None else cost), price
-    hours = candidate.job_hours(request.job or 1)
+    hours = candidate.hours_of_job(request)
     return (NEVER if hours is None else hours), price
 
 
@@ -79,3 +79,24 @@ def front(candidates: Sequence[Candidate]) -> tuple[int, ...]:
             found.append(index)
             best, last_price = slowness, price
     return tuple(found)
+
+
+def nearest(candidates: Sequence[Candidate]) -> Candidate | None:
+    """What to show where none is recommended: of those that fit, which are too slow then, the fastest.
+
+    Where none fits: the first that starts, else the one that lacks least.
+    """
+    slow = [one for one in candidates if one.verdict == "fits" and one.throughput]
+    if slow:
+        return max(slow, key=_rate)
+    starting = next((one for one in candidates if one.starts), None)
+    return starting or max((one for one in candidates if one.footprint), key=_spare_bytes, default=None)
+
+
+def _rate(candidate: Candidate) -> float:
+    return candidate.throughput.decode_tokens_per_second_per_user if candidate.throughput else 0.0
+
+
+def _spare_bytes(candidate: Candidate) -> int:
+    footprint = candidate.footprint
+    return footprint.total_bytes - footprint.need_bytes if footprint else 0

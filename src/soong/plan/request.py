@@ -11,19 +11,24 @@ import msgspec
 
 from soong import units
 from soong.errors import UsageError
+from soong.models.format_words import format_word
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from soong.speed.throughput import Lengths, Load
 
 ENGINES = ("sglang", "vllm", "llama.cpp")
 KV_DTYPES = ("auto", "bfloat16", "float16", "fp8")
 Rank = Literal["price", "cost-per-token", "time"]
 RANKS = ("price", "cost-per-token", "time")
+LENGTHS = ("varied", "same")
 DEFAULT_JOB_TOKENS = 1_000_000
 """The job of `--rank time` where `--job-tokens` does not say: the million that prices of tokens are quoted for."""
 MOST_JOB_TOKENS = 10**15
 MOST_GPUS = 1024
 MOST_SEQUENCES = 1 << 20
+MOST_REQUESTS = 10**12
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,10 +42,16 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             allow.
         engine, engine_version, memory_fraction, kv_cache_memory_bytes, enforce_eager, max_num_seqs,
         max_num_batched_tokens: the engine and its flags.
-        gpu, gpu_memory_bytes, gpu_count, tensor_parallel, pipeline_parallel: the machine.
-        cloud, region, max_usd_per_hour: which offers to look at; cloud `all` means every one. hours: for the cost line.
+        gpu, gpu_memory_bytes, gpu_count, tensor_parallel, pipeline_parallel, expert_parallel: the machine, and how its
+            GPUs share the model.
+        cloud, region, max_usd_per_hour: which offers to look at; cloud `all` means every one, a comma parts several.
+        hours: for the cost line.
         spot: look also at machines that may be taken away at any moment.
-        input_tokens, output_tokens: the lengths of a usual prompt and answer; for speed alone.
+        input_tokens, output_tokens: the lengths of a usual prompt and answer: for the speed, and for what several
+            sequences at once take.
+        fills_context: whether a prompt whose length nobody said fills the context; None: where a context is said. For
+            one question asked in several ways, of which the speeds must be for the same load.
+        requests: so many in all, all at once, and none after; None for a steady load. lengths: of their answers.
         target_tokens_per_second: what each user must at least see.
         rank: what the choice is by: `price` an hour, `cost-per-token`, or `time` for `job_tokens` output tokens.
     """
@@ -62,6 +73,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     gpu_count: int | None = None
     tensor_parallel: int | None = None
     pipeline_parallel: int = 1
+    expert_parallel: bool = False
     cloud: str | None = None
     region: str | None = None
     max_usd_per_hour: float | None = None
@@ -69,6 +81,9 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     hours: float | None = None
     input_tokens: int | None = None
     output_tokens: int | None = None
+    fills_context: bool | None = None
+    requests: int | None = None
+    lengths: Lengths = "varied"
     target_tokens_per_second: float | None = None
     rank: Rank = "price"
     job_tokens: int | None = None
@@ -76,12 +91,29 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def searches_batch(self) -> bool:
         """Whether the batch is the largest that memory and target allow, and not the sequences said."""
-        return self.sequences is None and (self.target_tokens_per_second is not None or self.rank != "price")
+        job = self.requests is not None or self.job_tokens is not None
+        asked = job or self.target_tokens_per_second is not None or self.rank != "price"
+        return self.sequences is None and asked
 
     @property
-    def job(self) -> int | None:
-        """The output tokens of the job whose time and cost are asked for; None where no job is meant."""
+    def has_job(self) -> bool:
+        """Whether time and cost of a job are asked for."""
+        return bool(self.requests) or self.stated_job_tokens is not None
+
+    @property
+    def stated_job_tokens(self) -> int | None:
+        """A job that is given in output tokens and not in requests; None where none is."""
+        if self.requests:
+            return None
         return self.job_tokens or (DEFAULT_JOB_TOKENS if self.rank == "time" else None)
+
+    def job_of(self, load: Load) -> int | None:
+        """The output tokens of the job whose time and cost are asked for; None where no job is meant.
+
+        Args:
+            load: what the request comes to with a model, whose context may cut its answers.
+        """
+        return load.requests * load.output_tokens if self.requests else self.stated_job_tokens
 
 
 def read_request(options: Mapping[str, Any]) -> Request:
@@ -106,6 +138,8 @@ def read_request(options: Mapping[str, Any]) -> Request:
         _count_gpus(fields)
     if "input_tokens" in fields or "output_tokens" in fields:
         _check_lengths(fields)
+    if "requests" in fields and "job_tokens" in fields:
+        _refuse_two_jobs(fields)
     return Request(**fields)
 
 
@@ -123,6 +157,21 @@ def _check_lengths(fields: dict[str, Any]) -> None:
             f"`--context` {context:,} does not hold a prompt and an answer of {needed:,} tokens",
             hints=(f"--context {needed + (0 if both else 1)}",),
         )
+
+
+def _refuse_two_jobs(fields: dict[str, Any]) -> NoReturn:
+    """Refuse a job that is given twice, which may differ.
+
+    Raises:
+        UsageError: always.
+    """
+    raise UsageError(
+        "`--requests` and `--job-tokens` both say how large the job is",
+        hints=(
+            f"--requests {fields['requests']} --output-tokens 500",
+            f"--job-tokens {fields['job_tokens']}",
+        ),
+    )
 
 
 def _count_gpus(fields: dict[str, Any]) -> None:
@@ -152,6 +201,10 @@ def _refuse_key(key: str) -> NoReturn:
     raise UsageError(f"unknown key `{str(key)[:60]}`", hints=(hint,))
 
 
+def _format(key: str, value: Any) -> str:
+    return format_word(_text(key, value))
+
+
 def _text(key: str, value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UsageError(f"`{key}` must be text, not {_shown(value)}")
@@ -170,6 +223,21 @@ def _tokens(key: str, value: object) -> int:
 
 def _bytes(key: str, value: object) -> int:
     return units.parse_bytes(_quantity(key, value), what=_option(key))
+
+
+def _gpu_bytes(key: str, value: object) -> int:
+    size_bytes = _bytes(key, value)
+    if size_bytes < LEAST_GPU_BYTES:
+        raise UsageError(
+            f"{_option(key)} must be 1 GiB or more, not {_shown(value)}",
+            why="no engine runs on a GPU with less",
+            hints=("--gpu-memory 24GiB",),
+        )
+    return size_bytes
+
+
+LEAST_GPU_BYTES = 1 << 30
+"""vLLM and SGLang count in GiB and in thousands of MiB; their CUDA context alone takes half of this."""
 
 
 def _usd(key: str, value: object) -> float:
@@ -248,12 +316,28 @@ def _job_tokens(key: str, value: object) -> int:
 
 def _choice(known: tuple[str, ...]) -> Callable[[str, object], str]:
     def read(key: str, value: object) -> str:
-        word = _text(key, value).lower()
+        word = value.strip().lower() if isinstance(value, str) else ""
         if word not in known:
             raise UsageError(f"{_option(key)} must be one of {', '.join(known)}, not {_shown(value)}")
         return word
 
     return read
+
+
+def _clouds(key: str, value: object) -> str:
+    """One cloud, `all`, or several as `lambda,runpod`, in any case."""
+    word = _text(key, value)
+    if word.isalnum() and word.islower():
+        return word
+    from soong.offers.sources import ALL, cloud_words
+
+    words = cloud_words(word)
+    if not words:
+        raise UsageError(
+            f"{_option(key)} names no cloud: {_shown(value)}",
+            hints=("--cloud lambda", "--cloud lambda,runpod", "--cloud all"),
+        )
+    return ALL if ALL in words else ",".join(words)
 
 
 def _kv_dtype(key: str, value: object) -> str:
@@ -283,7 +367,7 @@ def _shown(value: object) -> str:
 
 _READERS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "model": ("model", _text),
-    "quantization": ("quantization", _text),
+    "quantization": ("quantization", _format),
     "context": ("context_tokens", _tokens),
     "sequences": ("sequences", _count(MOST_SEQUENCES)),
     "kv_dtype": ("kv_dtype", _kv_dtype),
@@ -295,17 +379,20 @@ _READERS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "max_num_seqs": ("max_num_seqs", _count(MOST_SEQUENCES)),
     "max_num_batched_tokens": ("max_num_batched_tokens", _tokens),
     "gpu": ("gpu", _text),
-    "gpu_memory": ("gpu_memory_bytes", _bytes),
+    "gpu_memory": ("gpu_memory_bytes", _gpu_bytes),
     "gpu_count": ("gpu_count", _count(MOST_GPUS)),
     "tensor_parallel": ("tensor_parallel", _count(MOST_GPUS)),
     "pipeline_parallel": ("pipeline_parallel", _count(MOST_GPUS)),
-    "cloud": ("cloud", _text),
+    "expert_parallel": ("expert_parallel", _flag),
+    "cloud": ("cloud", _clouds),
     "spot": ("spot", _flag),
     "region": ("region", _text),
     "max_price": ("max_usd_per_hour", _usd),
     "hours": ("hours", _hours),
     "input_tokens": ("input_tokens", _tokens),
     "output_tokens": ("output_tokens", _tokens),
+    "requests": ("requests", _count(MOST_REQUESTS)),
+    "lengths": ("lengths", _choice(LENGTHS)),
     "target": ("target_tokens_per_second", _rate),
     "rank": ("rank", _choice(RANKS)),
     "job_tokens": ("job_tokens", _job_tokens),

@@ -13,7 +13,7 @@ import msgspec
 from soong.models.model import SIXTEEN_BIT
 from soong.plan.candidates import ENGINE_OF_GGUF
 from soong.plan.cheaper import FormatOf, catalogue_model, in_format, namesakes, repositories
-from soong.plan.planner import make_plan, question_of
+from soong.plan.planner import default_context, make_plan, question_of
 from soong.plan.quality import NOTHING_LOST, Loss, kv_cache_loss, weights_loss
 from soong.plan.ranking import rank_key
 
@@ -38,7 +38,7 @@ class Alternative(msgspec.Struct, frozen=True, kw_only=True):
         request: what to ask the planner for it. label: the format for people: `INT4 (AWQ)`.
         repository: what is served. candidate: the machine that would be recommended.
         weights_loss, kv_cache_loss: what each costs in quality; None where nobody is known to have measured it.
-        as_asked: the plan's own answer, for comparison.
+        as_asked: the plan's own answer, for comparison. is_usual_context: the model's context where none is said.
     """
 
     request: Request
@@ -49,6 +49,7 @@ class Alternative(msgspec.Struct, frozen=True, kw_only=True):
     weights_loss: Loss | None
     kv_cache_loss: Loss | None
     as_asked: bool = False
+    is_usual_context: bool = False
 
     @property
     def usd_per_hour(self) -> float:
@@ -63,6 +64,12 @@ class Alternative(msgspec.Struct, frozen=True, kw_only=True):
         return self.weights_loss.expected_percent + self.kv_cache_loss.expected_percent
 
     @property
+    def job_tokens(self) -> int | None:
+        """The output tokens of the job that is asked for; None where none is, or the speed is not known."""
+        speed = self.candidate.throughput
+        return self.request.job_of(speed.load) if speed else self.request.stated_job_tokens
+
+    @property
     def words(self) -> tuple[str, ...]:
         """The model and the options of `soong plan` that ask for it."""
         request = self.request
@@ -70,13 +77,55 @@ class Alternative(msgspec.Struct, frozen=True, kw_only=True):
         for name, value in (
             ("--quantization", request.quantization),
             ("--engine", request.engine),
+            ("--engine-version", request.engine_version),
+            ("--memory-fraction", request.memory_fraction),
+            ("--kv-cache-memory", request.kv_cache_memory_bytes),
+            ("--max-num-seqs", request.max_num_seqs),
+            ("--max-num-batched-tokens", request.max_num_batched_tokens),
             ("--kv-dtype", None if request.kv_dtype == "auto" else request.kv_dtype),
-            ("--context", request.context_tokens),
+            ("--context", self._context_to_say),
+            ("--sequences", request.sequences),
             ("--gpu", request.gpu),
+            ("--gpu-memory", request.gpu_memory_bytes),
             ("--gpu-count", request.gpu_count),
+            ("--tensor-parallel", request.tensor_parallel),
+            ("--pipeline-parallel", request.pipeline_parallel if request.pipeline_parallel > 1 else None),
+            ("--cloud", request.cloud),
+            ("--region", request.region),
+            ("--max-price", request.max_usd_per_hour),
+            ("--input-tokens", request.input_tokens or self._same_load("input_tokens")),
+            ("--output-tokens", request.output_tokens or self._same_load("output_tokens")),
+            ("--target", request.target_tokens_per_second),
+            ("--rank", None if request.rank == "price" else request.rank),
+            ("--job-tokens", request.job_tokens),
+            ("--requests", request.requests),
+            ("--lengths", None if request.lengths == "varied" else request.lengths),
         ):
-            words += [name, str(value)] if value is not None else []
-        return tuple(words)
+            words += (
+                [name, f"{value:.15g}" if isinstance(value, float) else str(value)]
+                if value is not None
+                else []
+            )
+        flags = (
+            ("--spot", request.spot),
+            ("--expert-parallel", request.expert_parallel),
+            ("--enforce-eager", request.enforce_eager),
+        )
+        return (*words, *(name for name, given in flags if given))
+
+    def _same_load(self, length: str) -> int | None:
+        """The load's length, where another context would have changed it."""
+        speed = self.candidate.throughput
+        if self.is_usual_context or self.request.fills_context is not False or speed is None:
+            return None
+        found: int = getattr(speed.load, length)
+        return found
+
+    @property
+    def _context_to_say(self) -> int | None:
+        """The context, where it is not what is planned for unasked: to say it makes the prompt fill it."""
+        unasked = self.is_usual_context and self.request.fills_context is False
+        return None if unasked else self.request.context_tokens
 
 
 def alternatives(plan: Plan, *, offers: Sequence[Offer] | None = None) -> tuple[Alternative, ...]:
@@ -221,6 +270,7 @@ def _alternative(
         candidate=candidate,
         weights_loss=loss,
         kv_cache_loss=kv_cache_loss(request.kv_dtype),
+        is_usual_context=question.workload.context_tokens == default_context(question.model),
     )
 
 

@@ -9,12 +9,12 @@ from soong.memory.rule_of_thumb import HEADROOM_FACTOR
 
 if TYPE_CHECKING:
     from soong.gpus.gpu import Gpu
-    from soong.memory.footprint import Footprint
+    from soong.memory.footprint import Footprint, Workload
     from soong.memory.rule_of_thumb import RuleOfThumb
     from soong.plan.plan import Verdict
 
 
-def judge(footprint: Footprint, sequences: int = 1) -> tuple[Verdict, tuple[str, ...]]:
+def judge(footprint: Footprint, workload: Workload | None = None) -> tuple[Verdict, tuple[str, ...]]:
     """The verdict on one GPU's footprint, and why it is not `fits`.
 
     `fits`: the engine starts, its pool holds the whole workload, need × 1.1 ≤ the GPU's memory (the specification's
@@ -26,7 +26,7 @@ def judge(footprint: Footprint, sequences: int = 1) -> tuple[Verdict, tuple[str,
         return "tight", (f"within the error of these figures: {footprint.refusal}",)
     if footprint.refusal:
         return "too-small", (_why_too_small(footprint),)
-    lacking = _lacking(footprint, sequences)
+    lacking = _lacking(footprint, workload)
     return ("tight", (lacking,)) if lacking else ("fits", ())
 
 
@@ -38,12 +38,11 @@ def _why_too_small(footprint: Footprint) -> str:
     return footprint.refusal
 
 
-def _lacking(footprint: Footprint, sequences: int) -> str:
+def _lacking(footprint: Footprint, workload: Workload | None) -> str:
     """What keeps an engine that starts from fitting; empty when nothing does."""
     pool_bytes = footprint.kv_pool_bytes + footprint.state_bytes
     if footprint.workload_kv_bytes > pool_bytes:
-        held = footprint.max_sequences or 0
-        return f"holds {held} of {sequences} full sequences at once; the others wait"
+        return _too_many(footprint, workload)
     if footprint.need_bytes * HEADROOM_FACTOR > footprint.total_bytes:
         need, total = units.format_gib(footprint.need_bytes), units.format_gib(footprint.total_bytes)
         return f"needs {need} of {total}: under 10% headroom"
@@ -54,6 +53,13 @@ def _lacking(footprint: Footprint, sequences: int) -> str:
     if footprint.free_bytes < footprint.uncertainty_bytes:
         return f"what stays free is within its error, {units.format_gib(footprint.uncertainty_bytes)}"
     return ""
+
+
+def _too_many(footprint: Footprint, workload: Workload | None) -> str:
+    sequences = workload.sequences if workload else 1
+    if workload is not None and workload.tokens_each < workload.context_tokens:
+        return f"does not hold {sequences} sequences of {workload.tokens_each:,} tokens at once; some wait"
+    return f"holds {footprint.max_sequences or 0} of {sequences} full sequences at once; the others wait"
 
 
 def judge_by_rule_of_thumb(

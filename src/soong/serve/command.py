@@ -9,6 +9,8 @@ import msgspec
 
 from soong import tables
 from soong.errors import UsageError
+from soong.models.remote_code import why_trusted
+from soong.plan.loading import CASTING_ENGINES, has_no_files
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,8 +56,6 @@ class Family(msgspec.Struct, frozen=True, kw_only=True):
     sglang_reasoning: str = ""
     vllm_tools: str = ""
     vllm_reasoning: str = ""
-    trust_remote_code: bool = False
-    why_trust: str = ""
     chat_template: str = ""
     engine_encodes_chats: bool = False
 
@@ -161,26 +161,22 @@ def engine_command(
     Raises:
         UsageError: the plan has no command, or assumed a format that no repository is known for.
     """
-    if not argv:
-        raise UsageError(
-            f"the plan of {model.id} has no command to serve it", hints=(f"soong plan {model.id}",)
-        )
+    check_files(argv, model)
     model_type = str((model.config or {}).get("model_type", ""))
     family = family_of(model_type, model.serve_from)
     name = served_name(model)
     engine, filled = _filled(argv, launcher)
     extra = {"sglang": _sglang, "vllm": _vllm, "llama.cpp": _llama_cpp}[engine](family, name)
     notes: list[str] = []
-    if family.trust_remote_code and engine != "llama.cpp":
-        extra.append("--trust-remote-code")
+    why = why_trusted(model) if engine != "llama.cpp" else ""
+    if why:
         notes.append(
-            f"code from the repository {model.serve_from} will run on the machine (--trust-remote-code): "
-            f"{family.why_trust}"
+            f"code from the repository {model.serve_from} will run on the machine (--trust-remote-code): {why}"
         )
     return Command(
         engine=engine,
         version=version,
-        argv=(*filled, *extra, *_quantization(model, engine)),
+        argv=(*filled, *extra),
         env=_environment(engine),
         served_name=name,
         notes=tuple(notes),
@@ -242,27 +238,24 @@ def _llama_cpp(_: Family, name: str) -> list[str]:
     return ["--host", LOOPBACK, "--port", PORT, "--alias", name, "--metrics", "--jinja"]
 
 
-def _quantization(model: ResolvedModel, engine: str) -> list[str]:
-    """Engines read the format from the files; only one that was assumed must be told, and only fp8 can be made then.
-
-    Source: vLLM 0.33.0 `model_executor/layers/quantization/fp8.py`, SGLang 0.5.23 `srt/layers/quantization/fp8.py`:
-    both cast 16-bit weights as they load.
+def check_files(argv: Sequence[str], model: ResolvedModel) -> None:
+    """Refuse a plan that has no command.
 
     Raises:
-        UsageError: the assumed format cannot be made from the files.
+        UsageError: the plan assumed a format that nobody is known to have the model in, or has no command at all.
     """
-    if not model.quantization.assumed or model.quantization_id in {"fp16", "bf16", "fp32"}:
-        return []
-    if model.quantization_id == "fp8" and engine in {"vllm", "sglang"}:
-        return ["--quantization", "fp8"]
-    raise UsageError(
-        f"no repository with {model.id} in {model.quantization_label} is known, so it cannot be served",
-        why="the plan assumed the format; serving needs files in it",
-        hints=(
-            "name a repository that has it: soong start --model ORG/NAME",
-            f"soong models info {model.id}",
-        ),
-    )
+    if argv:
+        return
+    if has_no_files(model, CASTING_ENGINES[0]):
+        raise UsageError(
+            f"no repository with {model.id} in {model.quantization_label} is known, so it cannot be served",
+            why="the plan assumed the format; serving needs files in it",
+            hints=(
+                "name a repository that has it: soong start --model ORG/NAME",
+                f"soong models info {model.id}",
+            ),
+        )
+    raise UsageError(f"the plan of {model.id} has no command to serve it", hints=(f"soong plan {model.id}",))
 
 
 def _environment(engine: str) -> dict[str, str]:

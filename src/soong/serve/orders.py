@@ -141,6 +141,25 @@ def make_orders(
     )
 
 
+def longest_seconds(weights_bytes: int, *, installs: bool, downloads: bool) -> float:
+    """How long serving may take in all before it is given up, on a machine that is up; see `Orders.limit_seconds`.
+
+    Args:
+        installs: the engine's environment is not there yet. downloads: neither are the weights.
+
+    >>> longest_seconds(140_000_000_000, installs=True, downloads=True) / 3600
+    2.4166666666666665
+    """
+    environment = ENVIRONMENT_SECONDS if installs else 0.0
+    weights = download_seconds(weights_bytes) if downloads else 0.0
+    return environment + weights + ready_seconds(weights_bytes)
+
+
+def download_seconds(weights_bytes: int) -> float:
+    """How long the weights may take on the slowest line that is waited for."""
+    return WEIGHTS_BASE_SECONDS + math.ceil(weights_bytes / SLOWEST_BYTES_PER_SECOND)
+
+
 def ready_seconds(weights_bytes: int) -> float:
     """How long an engine may take from its start to its first answer.
 
@@ -170,5 +189,5 @@ def _weights(model: ResolvedModel, remote_file: str) -> WeightsOrders:
         revision=revision,
         ignore=IGNORED,
         bytes=model.weights_bytes,
-        seconds=WEIGHTS_BASE_SECONDS + math.ceil(model.weights_bytes / SLOWEST_BYTES_PER_SECOND),
+        seconds=download_seconds(model.weights_bytes),
     )

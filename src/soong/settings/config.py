@@ -66,6 +66,10 @@ def _word(given: Any, key: str) -> str:
     return text
 
 
+def _small_word(given: Any, key: str) -> str:
+    return _word(given, key).lower()
+
+
 def _path(given: Any, key: str) -> str:
     return str(Path(_text(given, key)).expanduser())
 
@@ -133,7 +137,7 @@ SETTINGS = {
         Setting(
             "cloud",
             "Where to serve: lambda, sandbox for a rehearsal, or local for this computer.",
-            _word,
+            _small_word,
             "lambda",
         ),
         Setting("model", "The model to start when none is named.", _word),

@@ -112,7 +112,7 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
     """Measured over predicted, the tenth and the ninetieth of a hundred, for a class of published runs.
 
-    engine; load: `alone` or `many`. runs: how many.
+    engine; load: `alone`, `many` at once, or a `burst`. runs: how many.
     """
 
     engine: str
@@ -174,9 +174,9 @@ class Efficiencies:
             return None
         return Rates(generation, found, self._kernels_of(generation), self._link(gpu))
 
-    def spread(self, engine: str, *, alone: bool) -> Spread | None:
-        """How far measured runs of this class lie from what is predicted."""
-        return self._spreads.get((engine, "alone" if alone else "many"))
+    def spread(self, engine: str, load: str) -> Spread | None:
+        """How far measured runs of this class (`alone`, `many` or `burst`) lie from what is predicted."""
+        return self._spreads.get((engine, load))
 
     def _generation(self, gpu: "Gpu") -> Generation | None:
         if gpu.id in self._by_gpu:

@@ -4,15 +4,16 @@ A kernel takes the time of its bytes and of its multiplications, each at the sha
 measured for such kernels (`data/speed.toml`; Williams, Waterman, Patterson: Roofline, CACM 2009). A step of decoding
 is the sum of its kernels: matrices that all tokens share, the experts that a batch touches, each sequence's past, the
 hidden states that GPUs add up, and the least time that every kernel and the engine itself take. Under a steady load a
-request's prompt is computed between the others' tokens, so each of `sequences` waits for every prompt once.
+request's prompt is computed between the others' tokens, so each of `sequences` waits for every prompt once. A burst,
+after which nothing comes, is put together from the same steps and prompts (`soong.speed.burst`).
 
 What depends on the load is a handful of multiplications; all else is prepared once for a model on a GPU.
 """
 
 from __future__ import annotations
 
-from math import sqrt
-from typing import TYPE_CHECKING
+from math import ceil, exp, sqrt
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from soong.speed.work import Work
 
 LARGEST_CHUNK_TOKENS = 8192
-"""Prompt tokens of one pass: SGLang's chunked prefill size and vLLM's `max_num_batched_tokens` on large GPUs."""
+"""Prompt tokens of one pass at the most: more share no more of anything."""
 
 LLAMA_CPP_CHUNK_TOKENS = 512
 """llama.cpp `common/common.h` n_ubatch."""
@@ -40,6 +41,17 @@ NETWORK_BYTES_PER_SECOND = 50e9
 """InfiniBand NDR, 400 Gbit/s for each GPU, between nodes: NVIDIA DGX H100 and B200 system guides."""
 
 RACK = ("gb200", "gb300")
+
+MIXING = "vllm"
+"""The engine whose passes read prompts and decode at once (`v1/core/sched/scheduler.py`); SGLang does one or the other
+unless told (`--enable-mixed-chunk`)."""
+
+FLASH_ATTENTION_2 = (8, 12)
+"""Major compute capabilities on which vLLM takes FlashAttention 2 (0.33 `v1/attention/backends/fa_utils.py`)."""
+
+TILE_ROWS = 64
+"""Rows of queries that FlashAttention 2 multiplies at a time over a paged cache. A pass that also reads a prompt gives
+each head of each waiting sequence a tile of its own for its single row (vLLM pull request 58013, September 2026)."""
 
 
 class Prepared(msgspec.Struct, frozen=True, gc=False):
@@ -53,8 +65,10 @@ class Prepared(msgspec.Struct, frozen=True, gc=False):
     step, sequence, request, first: the engine's own, for a step, a sequence of it, a request, before its first pass.
     slower, prompt_slower: factors on all kernels of a step and of a prompt.
     chunk: most prompt tokens of a pass. parts: pipeline stages, each with a microbatch of its own.
+    mixes: whether a pass reads prompts and decodes at once. crowding, crowding_windows: what each token attended to
+    takes longer in such a pass; the latter as (seconds, window).
     pool_bytes, past_bytes, state_bytes: for caches; of one token attended to, and of one sequence's states.
-    most_running: the engine's own limit, 0 for none. alone, many: low and high factor, and the basis in words.
+    most_running: the engine's own limit, 0 for none. alone, many, burst: low and high factor, and the basis in words.
     """
 
     dense_memory: float
@@ -82,12 +96,16 @@ class Prepared(msgspec.Struct, frozen=True, gc=False):
     prompt_slower: float
     chunk: int
     parts: int
+    mixes: bool
+    crowding: float
+    crowding_windows: tuple[tuple[float, int], ...]
     pool_bytes: float
     past_bytes: float
     state_bytes: float
     most_running: int
     alone: tuple[float, float, str]
     many: tuple[float, float, str]
+    burst: tuple[float, float, str]
 
 
 def throughput(
@@ -132,66 +150,125 @@ def largest_batch(
     Args:
         served, gpu, settings, gpu_count, kv_dtype: as for `throughput`.
         load: lengths; its number of sequences does not count.
-        most: as many as memory holds.
+        most: as many as memory holds, or as the engine has slots; of a burst the others wait in the engine.
         target_tokens_per_second_per_user: None for as many as memory holds.
     """
     prepared = prepare(served, gpu, settings, gpu_count, kv_dtype=kv_dtype)
     if prepared is None:
         return None
-    fits = min(most, running(prepared, load, most))
     target = target_tokens_per_second_per_user
+    fits = most if load.requests else min(most, running(prepared, load, most))
     if target is not None:
         low, high = 0, fits
         while low < high:
             middle = (low + high + 1) // 2
-            if 1 / time_per_token(prepared, load, middle) >= target:
+            if _each_sees(prepared, load, middle) >= target:
                 low = middle
             else:
                 high = middle - 1
         fits = low
     if fits < 1:
         return None
-    return answered(prepared, _with_sequences(load, fits))
+    return answered(prepared, _with_batch(load, fits))
+
+
+def _each_sees(prepared: Prepared, load: Load, batch: int) -> float:
+    """Tokens a second of each of so many."""
+    if load.requests:
+        return answered(prepared, _with_batch(load, batch)).decode_tokens_per_second_per_user
+    return 1 / time_per_token(prepared, load, batch)
+
+
+def _with_batch(load: Load, batch: int) -> Load:
+    """The load at a batch that is searched: of a burst all come at once, and the engine runs no more than so many."""
+    if not load.requests:
+        return _with_sequences(load, batch)
+    return Load(
+        input_tokens=load.input_tokens,
+        output_tokens=load.output_tokens,
+        sequences=load.requests,
+        requests=load.requests,
+        lengths=load.lengths,
+        slots=batch,
+    )
 
 
 def _with_sequences(load: Load, sequences: int) -> Load:
     if load.sequences == sequences:
         return load
-    return Load(input_tokens=load.input_tokens, output_tokens=load.output_tokens, sequences=sequences)
+    return Load(
+        input_tokens=load.input_tokens,
+        output_tokens=load.output_tokens,
+        sequences=sequences,
+        requests=load.requests,
+        lengths=load.lengths,
+    )
 
 
 def answered(prepared: Prepared, load: Load) -> Throughput:
     """The figures for one load, of what is prepared for one engine."""
+    if load.requests:
+        return _answered_burst(prepared, load)
     prompt_tokens, output, wanted = load.input_tokens, load.output_tokens, load.sequences
     batch = running(prepared, load, wanted)
     if batch != wanted:
         load = _with_sequences(load, batch)
-    step, kinds = _step(prepared, batch, prompt_tokens + output / 2)
+    context = prompt_tokens + output / 2
+    step, kinds = _step(prepared, batch, context)
+    step += crowding_seconds(prepared, load, batch, context)
     first = prompt_seconds(prepared, prompt_tokens, 1.0)
-    arriving = batch / output
+    arriving = joining(prepared, load, batch)
     prompt = first if arriving <= 1 else prompt_seconds(prepared, prompt_tokens, arriving)
     between = (batch - 1) * prompt / output
-    memory, compute, communication, overhead = kinds
-    compute += between
-    most = max(memory, compute, communication, overhead)
     low, high, basis = prepared.alone if batch == 1 else prepared.many
-    return Throughput(
-        load=load,
-        prefill_tokens_per_second=prompt_tokens / prompt,
-        decode_tokens_per_second_per_user=1 / (step + between),
-        decode_tokens_per_second=batch * output / (output * step + batch * prompt),
-        time_to_first_token_seconds=first + prepared.first,
-        low_factor=low,
-        high_factor=high,
-        bound="memory"
-        if most == memory
-        else "compute"
-        if most == compute
-        else "overhead"
-        if most == overhead
-        else "communication",
-        basis=basis,
+    return Throughput(  # by place, which is ten times as quick as by name
+        load,
+        prompt_tokens / prompt,  # prefill_tokens_per_second
+        1 / (step + between),  # decode_tokens_per_second_per_user
+        batch * output / (output * step + batch * prompt),  # decode_tokens_per_second
+        first + prepared.first,  # time_to_first_token_seconds
+        low,  # low_factor
+        high,  # high_factor
+        _bound(kinds, between),  # bound
+        basis,
     )
+
+
+def _answered_burst(prepared: Prepared, load: Load) -> Throughput:
+    """The figures for a burst; what decoding waits for is asked of its full batch."""
+    from soong.speed.burst import burst  # it stands on this module, and few ask for bursts
+
+    found = burst(prepared, load)
+    batch = found.batch
+    prompt = prompt_seconds(prepared, load.input_tokens, batch)
+    _, kinds = _step(prepared, batch, load.input_tokens + load.output_tokens / 2)
+    low, high, basis = prepared.burst
+    return Throughput(  # by place, which is ten times as quick as by name
+        _with_sequences(load, batch),
+        load.input_tokens / prompt,  # prefill_tokens_per_second
+        1 / found.seconds_per_token,  # decode_tokens_per_second_per_user
+        load.requests * load.output_tokens / found.seconds,  # decode_tokens_per_second
+        found.first_token_seconds,  # time_to_first_token_seconds
+        low,  # low_factor
+        high,  # high_factor
+        _bound(kinds, batch * prompt / load.output_tokens),  # bound
+        basis,
+        found.seconds,  # burst_seconds
+    )
+
+
+def _bound(
+    kinds: tuple[float, float, float, float], prompts: float
+) -> Literal["memory", "compute", "communication", "overhead"]:
+    """What the most time goes to; the prompts between two tokens are computation."""
+    memory, compute, communication, overhead = kinds
+    compute += prompts
+    most = max(memory, compute, communication, overhead)
+    if most == memory:
+        return "memory"
+    if most == compute:
+        return "compute"
+    return "overhead" if most == overhead else "communication"
 
 
 def running(prepared: Prepared, load: Load, wanted: int) -> int:
@@ -204,20 +281,46 @@ def running(prepared: Prepared, load: Load, wanted: int) -> int:
     pool = prepared.pool_bytes
     if pool:
         tokens = load.input_tokens + load.output_tokens / 2
-        one = prepared.state_bytes + prepared.past_bytes * tokens
-        for _, _, window, size in prepared.windows:
-            one += size * (min(window, tokens))
+        one = sequence_bytes(prepared, tokens)
         if one * batch > pool:
             batch = int(pool / one)
     return max(1, batch)
 
 
+def sequence_bytes(prepared: Prepared, tokens: float) -> float:
+    """What one sequence of so many tokens takes of the pool."""
+    one = prepared.state_bytes + prepared.past_bytes * tokens
+    for _, _, window, size in prepared.windows:
+        one += size * (min(window, tokens))
+    return one
+
+
+def joining(prepared: Prepared, load: Load, batch: float) -> float:
+    """How many prompts share a pass, as far as weights and launches go, where so many sequences are served.
+
+    An engine that mixes reads a prompt in a pass that decodes anyway; others give those that come in a step one pass.
+    """
+    return prepared.chunk if prepared.mixes and batch > 1 else batch / load.output_tokens
+
+
+def crowding_seconds(prepared: Prepared, load: Load, batch: float, context: float) -> float:
+    """What a step takes longer, on average, because some of them also read a prompt."""
+    if not prepared.crowding and not prepared.crowding_windows:
+        return 0.0
+    each = prepared.crowding * context
+    for seconds, window in prepared.crowding_windows:
+        each += seconds * (min(window, context))
+    others = max(batch - 1, 0.0)  # nobody's own prompt is read while their answer streams
+    passes = ceil(load.input_tokens / prepared.chunk) * others / load.output_tokens
+    return batch * each * (1 - exp(-passes))  # they come as they like, so that several share a step
+
+
 def time_per_token(prepared: Prepared, load: Load, batch: int) -> float:
     """Seconds between two tokens of one answer, the others' prompts in between."""
-    prompt = prompt_seconds(prepared, load.input_tokens, batch / load.output_tokens)
-    return step_seconds(prepared, batch, load.input_tokens + load.output_tokens / 2) + (
-        (batch - 1) * prompt / load.output_tokens
-    )
+    prompt = prompt_seconds(prepared, load.input_tokens, joining(prepared, load, batch))
+    context = load.input_tokens + load.output_tokens / 2
+    crowding = crowding_seconds(prepared, load, batch, context)
+    return step_seconds(prepared, batch, context) + crowding + (batch - 1) * prompt / load.output_tokens
 
 
 def step_seconds(prepared: Prepared, batch: float, context: float) -> float:
@@ -285,6 +388,7 @@ def prepare(
         served.key, gpu.id, gpu.memory_bytes, settings.name, settings.version, settings.tensor_parallel,
         settings.pipeline_parallel, settings.memory_fraction, settings.kv_cache_memory_bytes, settings.max_num_seqs,
         settings.max_num_batched_tokens, settings.enforce_eager, kv_dtype, gpu_count,
+        settings.expert_parallel,
     )  # fmt: skip
     if key in _kept:
         return _kept[key]
@@ -309,7 +413,9 @@ def prepared_with(
     alone = settings.name == "llama.cpp"  # its GPUs share layers, one after the other
     parallel = 1 if alone else settings.tensor_parallel
     parts = 1 if alone else settings.pipeline_parallel
-    work = work_of(served, tensor_parallel=parallel, kv_dtype=kv_dtype)
+    work = work_of(
+        served, tensor_parallel=parallel, kv_dtype=kv_dtype, expert_parallel=settings.expert_parallel
+    )
     return _in_seconds(efficiencies, rates, work, served, gpu, settings, parallel, parts, kv_dtype)
 
 
@@ -335,7 +441,9 @@ def _in_seconds(
     pool, most = _pool(served, gpu, settings, kv_dtype)
     hidden = work.passed_bytes_per_token * passing
     decode_past, prompt_past, past_bytes, windows = _pasts(work, reading, attending)
+    crowding, crowding_windows = _crowding(work, served, gpu, settings, reading, attending)
     llama_cpp = settings.name == "llama.cpp"
+    chunk = engines.pass_tokens(gpu, settings) or LLAMA_CPP_CHUNK_TOKENS
     return Prepared(
         dense_memory=dense[0],
         dense_compute=dense[1],
@@ -360,32 +468,35 @@ def _in_seconds(
         first=engine.first_us * 1e-6,
         slower=engine.decode,
         prompt_slower=engine.prefill,
-        chunk=LLAMA_CPP_CHUNK_TOKENS if llama_cpp else LARGEST_CHUNK_TOKENS,
+        chunk=LLAMA_CPP_CHUNK_TOKENS if llama_cpp else min(chunk, LARGEST_CHUNK_TOKENS),
         parts=parts,
+        mixes=settings.name == MIXING,
+        crowding=crowding,
+        crowding_windows=crowding_windows,
         pool_bytes=pool * parts,
         past_bytes=past_bytes,
         state_bytes=work.states_bytes,
         most_running=most,
-        alone=_known(efficiencies, settings.name, alone=True),
-        many=_known(efficiencies, settings.name, alone=False),
+        alone=_known(efficiencies, settings.name, "alone", "many"),
+        many=_known(efficiencies, settings.name, "many", "alone"),
+        burst=_known(efficiencies, settings.name, "burst", "many", "alone"),
     )
 
 
-def _known(efficiencies: Efficiencies, engine: str, *, alone: bool) -> tuple[float, float, str]:
-    """How far to trust the figures of an engine, and on what they rest."""
-    spread = efficiencies.spread(engine, alone=alone)
-    if spread is None:
-        spread, alone = efficiencies.spread(engine, alone=not alone), not alone
-    if spread is None:
-        return *UNKNOWN_RANGE, f"roofline with measured kernels; no published runs of {engine} like this"
-    asked = "of one user" if alone else "of many users"
-    return (
-        spread.low,
-        spread.high,
-        f"roofline with measured kernels, held against {spread.runs} published runs {asked} on {engine}",
-    )
+def _known(efficiencies: Efficiencies, engine: str, *loads: str) -> tuple[float, float, str]:
+    """How far to trust the figures of an engine, and on what they rest: the first kind of load that was compared."""
+    for load in loads:
+        spread = efficiencies.spread(engine, load)
+        if spread is not None:
+            basis = (
+                f"roofline with measured kernels, held against {spread.runs} published runs "
+                f"{KINDS_OF_LOAD[load]} on {engine}"
+            )
+            return spread.low, spread.high, basis
+    return *UNKNOWN_RANGE, f"roofline with measured kernels; no published runs of {engine} like this"
 
 
+KINDS_OF_LOAD = {"alone": "of one user", "many": "of many users", "burst": "of bursts"}
 UNKNOWN_RANGE = (0.5, 2.0)
 """A factor of two either way where nothing was compared."""
 
@@ -408,14 +519,46 @@ def _pasts(
     return decode_past, prompt_past, past_bytes, tuple(windows)
 
 
+def _crowding(
+    work: Work, served: ServedModel, gpu: Gpu, settings: EngineSettings, reading: float, attending: float
+) -> tuple[float, tuple[tuple[float, int], ...]]:
+    """What a token attended to takes longer in a pass that also reads a prompt; the second for each window.
+
+    Only FlashAttention 2 in vLLM has it. Its tiles are multiplied while the past is read, so the longer of both counts.
+    Layers with sinks take Triton's kernel on such GPUs (the same file: FlashAttention 3 and 4 alone have sinks).
+    """
+    major = gpu.compute_capability[0] if gpu.compute_capability else 0
+    sinks = any(weight.path.endswith(".sinks") for weight in served.architecture.weights)
+    if settings.name != "vllm" or major not in FLASH_ATTENTION_2 or sinks:
+        return 0.0, ()
+    everywhere, windows = 0.0, []
+    for past in work.pasts:
+        if past.is_latent:
+            continue
+        decode = past.bytes_per_token * reading + past.flops_per_token * attending
+        longer = max(0.0, TILE_ROWS * past.flops_per_token * attending - decode)
+        if past.window:
+            windows.append((longer, past.window))
+        else:
+            everywhere += longer
+    return everywhere, tuple(windows)
+
+
 def _pool(served: ServedModel, gpu: Gpu, settings: EngineSettings, kv_dtype: str) -> tuple[float, int]:
-    """Bytes for caches on one GPU, and the engine's own limit of sequences."""
+    """Bytes for caches on one GPU, and the engine's own limit of sequences.
+
+    An engine that would refuse by less than the figures may be off, and starts, has a pool all the same: somewhere
+    between nothing and that error, whose middle is taken.
+    """
     most = engines.most_running(gpu, settings) or 0
     if settings.name == "llama.cpp":
         return 0.0, most  # its slots are made for the workload, however large
     usual = Workload(context_tokens=_USUAL_CONTEXT_TOKENS, kv_dtype=kv_dtype)
     found = engines.footprint(served, gpu, usual, settings)
-    return float(max(found.kv_pool_bytes + found.state_bytes, 1)), most
+    pool = found.kv_pool_bytes + found.state_bytes
+    if not found.starts:
+        pool = max(pool, found.pool_uncertainty_bytes // 2)
+    return float(max(pool, 1)), most
 
 
 _USUAL_CONTEXT_TOKENS = 8192

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
-from soong.memory.dividing import local_sides
+from soong.memory.dividing import is_routed, local_sides
 from soong.memory.kv_cache import layer_kinds, resolve_kv_dtype
 from soong.models.architecture import AttentionCache, LatentCache
 from soong.models.quantization.formats import checkpoint_matrix_bytes
@@ -74,6 +74,7 @@ class Past(msgspec.Struct, frozen=True, gc=False):
 
     bytes_per_token, flops_per_token: for each token attended to. prefill_flops_per_token: the same while a prompt is
     read, where MLA unpacks. window: most tokens attended to; 0: all. ratio: tokens that share one entry.
+    is_latent: queries meet latent vectors, which kernels of their own serve.
     """
 
     bytes_per_token: float
@@ -81,6 +82,7 @@ class Past(msgspec.Struct, frozen=True, gc=False):
     prefill_flops_per_token: float
     window: int
     ratio: int = 1
+    is_latent: bool = False
 
 
 class Work(msgspec.Struct, frozen=True, gc=False):
@@ -117,27 +119,31 @@ class Work(msgspec.Struct, frozen=True, gc=False):
 
 
 MOST_KEPT = 4096
-_kept: dict[tuple[str, int, str], Work] = {}
+_kept: dict[tuple[str, int, str, bool], Work] = {}
 
 
-def work_of(served: ServedModel, *, tensor_parallel: int, kv_dtype: str = "auto") -> Work:
+def work_of(
+    served: ServedModel, *, tensor_parallel: int, kv_dtype: str = "auto", expert_parallel: bool = False
+) -> Work:
     """The work of one of `tensor_parallel` GPUs for one pass; remembered by the model's key.
 
     Args:
         served: the model and its format.
         tensor_parallel: GPUs that each layer is divided among.
         kv_dtype: of the cache, as `Workload.kv_dtype` spells it.
+        expert_parallel: the GPUs share the routed experts out whole; what a pass touches of them is taken to be spread
+            evenly.
     """
-    key = (served.key, tensor_parallel, kv_dtype)
+    key = (served.key, tensor_parallel, kv_dtype, expert_parallel)
     found = _kept.get(key)
     if found is None:
         if len(_kept) >= MOST_KEPT:
             _kept.clear()
-        found = _kept[key] = _gathered(served, tensor_parallel, kv_dtype)
+        found = _kept[key] = _gathered(served, tensor_parallel, kv_dtype, apart=expert_parallel)
     return found
 
 
-def _gathered(served: ServedModel, tensor_parallel: int, kv_dtype: str) -> Work:
+def _gathered(served: ServedModel, tensor_parallel: int, kv_dtype: str, *, apart: bool) -> Work:
     architecture = served.architecture
     weights = [weight for weight in architecture.served_weights() if weight.part not in {*TOWERS, "mtp"}]
     kinds = _kinds(served, tensor_parallel, kv_dtype)
@@ -152,7 +158,7 @@ def _gathered(served: ServedModel, tensor_parallel: int, kv_dtype: str) -> Work:
     return Work(
         dense=_matrices(parts["dense"], served, tensor_parallel),
         head=_matrices(parts["head"], served, tensor_parallel),
-        experts=_matrices(parts["experts"], served, tensor_parallel),
+        experts=_matrices(parts["experts"], served, tensor_parallel, apart=apart),
         expert_count=max((weight.copies for weight in parts["experts"]), default=0),
         experts_per_token=architecture.experts_per_token,
         pasts=tuple(_past(kind, architecture, tensor_parallel) for kind in kinds if kind.name != "state"),
@@ -198,11 +204,16 @@ _TOKEN_TABLES = {
 }
 
 
-def _matrices(found: list[Weight], served: ServedModel, tensor_parallel: int) -> tuple[Matrices, ...]:
+def _matrices(
+    found: list[Weight], served: ServedModel, tensor_parallel: int, *, apart: bool = False
+) -> tuple[Matrices, ...]:
+    """The matrices by storage. apart: routed ones stand whole, some on each GPU; its share is an even one."""
     sums: dict[Storage, list[float]] = {}
     for weight in found:
-        rows, columns = local_sides(weight, tensor_parallel)
-        active = weight.copies if weight.active_copies is None else weight.active_copies
+        whole = apart and is_routed(weight)
+        rows, columns = local_sides(weight, 1 if whole else tensor_parallel)
+        part = tensor_parallel if whole else 1
+        active = (weight.copies if weight.active_copies is None else weight.active_copies) / part
         for form, layers in served.quantization.spread(weight):
             one_bytes = (
                 float(rows * columns * BYTES_16_BIT)
@@ -210,7 +221,7 @@ def _matrices(found: list[Weight], served: ServedModel, tensor_parallel: int) ->
                 else checkpoint_matrix_bytes(form, rows, columns)
             )
             total = sums.setdefault(_storage(form, served.quantization.method), [0.0, 0.0, 0.0])
-            total[0] += one_bytes * layers * weight.copies
+            total[0] += one_bytes * layers * weight.copies / part
             total[1] += FLOPS_PER_WEIGHT * rows * columns * layers * active
             total[2] += BYTES_16_BIT * (rows + columns) * layers * active
     return tuple(Matrices(storage, *total) for storage, total in sums.items())
@@ -282,7 +293,7 @@ def _past(kind: LayerKind, architecture: Architecture, tensor_parallel: int) -> 
     if name in {"indexer", "compressed"} and kind.shape:
         # An indexer's few narrow heads over keys of its own: 64 of 128 numbers in DeepSeek-V3.2.
         flops = FLOPS_PER_WEIGHT * 64 * kind.shape[1] / tensor_parallel * layers / kind.ratio
-        return Past(layers * kind.token_bytes / kind.ratio, flops, flops, 0)
+        return Past(layers * kind.token_bytes / kind.ratio, flops, flops, 0, is_latent=True)
     if name in {"latent", "sliding-latent", "compressed"}:
         latent = max((c.latent_dim for c in architecture.caches if isinstance(c, LatentCache)), default=512)
         width = kind.shape[1] if kind.shape else latent + 64
@@ -291,6 +302,8 @@ def _past(kind: LayerKind, architecture: Architecture, tensor_parallel: int) -> 
         sparse = any(isinstance(c, LatentCache) and c.indexer_layers for c in architecture.caches)
         window = SPARSE_TOP_TOKENS if sparse and not kind.window else kind.window
         ratio = kind.ratio
-        return Past(layers * kind.token_bytes / ratio, flops / ratio, prefill / ratio, window, ratio)
+        return Past(
+            layers * kind.token_bytes / ratio, flops / ratio, prefill / ratio, window, ratio, is_latent=True
+        )
     flops = float(FLOPS_PER_WEIGHT * heads * (kind.shape[1] + kind.shape[2]) * layers)
     return Past(float(layers * kind.token_bytes), flops, flops, kind.window)

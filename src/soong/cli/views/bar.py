@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from msgspec import Struct
 
 from soong import units
 
 
-class Slice(NamedTuple):
+class Slice(Struct, frozen=True, gc=False):
     """One part of a GPU's memory."""
 
     label: str

@@ -41,11 +41,14 @@ def shown_rows(plan: Plan, *, show_all: bool) -> Shown:
         rows = tuple(everything) if show_all else tuple(everything)[:MOST_ROWS]
         return Shown(rows, 0, 0, len(everything) - len(rows))
     last = plan.choice if plan.choice is not None else len(everything)
+    hopeless = {index for index in everything[:last] if is_plainly_too_small(plan.candidates[index])}
+    nearest = set(sorted(hopeless)[-MOST_TOO_SMALL:])
     kept, dominated, unsuitable = [], 0, 0
     for index in everything:
         candidate = plan.candidates[index]
         beaten = candidate.will_do and candidate.throughput is not None and index not in front
-        if index == plan.choice or index in front or (index < last and not beaten):
+        before = index < last and not beaten and (index not in hopeless or index in nearest)
+        if index == plan.choice or index in front or before:
             kept.append(index)
         elif beaten:
             dominated += 1
@@ -53,6 +56,17 @@ def shown_rows(plan: Plan, *, show_all: bool) -> Shown:
             unsuitable += 1
     rows = _at_most(kept, plan.choice)
     return Shown(rows, dominated, unsuitable, len(kept) - len(rows))
+
+
+MOST_TOO_SMALL = 5
+"""Of the cheaper machines that are plainly too small as many as show the way; a page of them says no more."""
+
+
+def is_plainly_too_small(candidate: Candidate) -> bool:
+    """The table's columns say it already: the need is more than the card."""
+    footprint = candidate.footprint
+    too_small = candidate.verdict == "too-small"
+    return too_small and footprint is not None and footprint.need_bytes > footprint.total_bytes
 
 
 def _at_most(kept: list[int], choice: int | None) -> tuple[int, ...]:
@@ -72,7 +86,7 @@ def folded_line(shown: Shown) -> str:
     if shown.unsuitable:
         parts.append(f"{shown.unsuitable} that will not do")
     if shown.beyond:
-        parts.append(f"{shown.beyond} more")
+        parts.append(_rows(shown.beyond, "more"))
     return f"{', '.join(parts)}; --all shows them" if parts else ""
 
 
@@ -130,7 +144,7 @@ def _is_of_use(column: Column, candidates: list[Candidate], plan: Plan) -> bool:
         return plan.request.searches_batch and any(candidate.throughput for candidate in candidates)
     if column.name == "Cloud":
         return len({candidate.offer.cloud for candidate in candidates if candidate.offer}) > 1
-    return column.name != "Job" or plan.request.job is not None
+    return column.name != "Job" or plan.request.has_job
 
 
 def _type(candidate: Candidate, plan: Plan) -> str:
@@ -186,7 +200,7 @@ def _cost(candidate: Candidate, _: Plan) -> str:
 
 
 def _job(candidate: Candidate, plan: Plan) -> str:
-    hours = candidate.job_hours(plan.request.job or 1)
+    hours = candidate.hours_of_job(plan.request)
     return "" if hours is None else span(hours)
 
 
@@ -220,16 +234,25 @@ def marks_line(plan: Plan, rows: tuple[int, ...]) -> str:
     return "; ".join(f"{mark} {MARKS[mark]}" for mark in found)
 
 
-def rate(tokens_per_second: float) -> str:
-    """`142`, `7.4`: tokens a second."""
-    return f"{tokens_per_second:,.0f}" if tokens_per_second >= 10 else f"{tokens_per_second:.1f}"
+def days_line(plan: Plan, rows: tuple[int, ...]) -> str:
+    """The day of every price that is shown, by cloud; the age of old ones: `Prices: lambda 79 days old, ...`."""
+    from soong.offers.freshness import age_words, is_stale
+
+    days: dict[str, dict[str, None]] = {}
+    offers = [offer for index in rows if (offer := plan.candidates[index].offer) is not None]
+    for offer in sorted(offers, key=lambda one: one.as_of, reverse=True):
+        days.setdefault(offer.cloud, {}).setdefault(age_words(offer))
+    if not offers:
+        return ""
+    words = [
+        f"{cloud} {' to '.join(dict.fromkeys([*list(ages)[:1], *list(ages)[-1:]]))}"
+        for cloud, ages in days.items()
+    ]
+    newer = "; newer ones: soong offers --live or --refresh" if any(map(is_stale, offers)) else ""
+    return style(f"Prices: {', '.join(words)}{newer}", "dim")
 
 
-def dollars(amount: float) -> str:
-    """`0.074`, `0.84`, `12.10`, `480`: two or three figures that count."""
-    if amount >= 100:
-        return f"{amount:,.0f}"
-    return f"{amount:.2f}" if amount >= 0.1 else f"{amount:.3f}"
+rate, dollars = units.format_rate, units.format_dollars
 
 
 def span(hours: float) -> str:

@@ -131,11 +131,10 @@ def remarks(offers: Sequence[Offer], unmapped: Mapping[str, int]) -> list[str]:
     clouds = sorted({offer.cloud for offer in offers if not offer.launchable})
     by_tool: dict[str, list[str]] = {}
     for cloud in clouds:
-        by_tool.setdefault(elsewhere.tool_for(cloud), []).append(cloud)
+        by_tool.setdefault(elsewhere.tool_at(cloud), []).append(cloud)
     lines += [
-        f"Price only, soong does not rent there; for {', '.join(names)}:"
-        f" {elsewhere.export_command('MODEL', names[0])}"
-        for names in by_tool.values()
+        f"Price only, soong does not rent there; for {', '.join(names)}: soong export {tool} MODEL --cloud {names[0]}"
+        for tool, names in by_tool.items()
     ]
     if unmapped:
         lines.append(_not_listed(unmapped))

@@ -37,6 +37,12 @@ def check(files: Sequence[str], *, plot: bool, picture: str | None, force: bool)
 
     for file in files:
         check_file(file, force=force)
+    if len({os.path.realpath(file) for file in files}) < len(files):
+        raise UsageError(
+            "two of the files that `--save` names are one",
+            why=", ".join(files),
+            hints=("--save memory.svg --save speed.svg",),
+        )
 
 
 def save(plan: Plan, files: Sequence[str], out: Output, *, picture: Kind | None, force: bool) -> None:

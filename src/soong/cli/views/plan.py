@@ -6,18 +6,24 @@ import shlex
 from typing import TYPE_CHECKING
 
 from soong import units
-from soong.cli.text import style
+from soong.cli.text import prose, style
 from soong.cli.views.bar import Slice, cells, legend
 from soong.cli.views.candidates import (
     candidates_table,
+    days_line,
     dollars,
     folded_line,
+    is_plainly_too_small,
     marks_line,
     rate,
     shown_rows,
     span,
 )
+from soong.memory import engines
+from soong.memory.rule_of_thumb import HEADROOM_FACTOR
 from soong.offers.freshness import age_words, is_stale
+from soong.plan.loading import has_no_files
+from soong.plan.ranking import nearest
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +31,7 @@ if TYPE_CHECKING:
     from soong.memory.footprint import Footprint
     from soong.plan.plan import Candidate, Plan
     from soong.plan.searching import Alternative
+    from soong.speed.throughput import Throughput
 
 BAR_WIDTH = 64
 BASIS = {
@@ -41,16 +48,17 @@ def screen(plan: Plan, alternatives: Sequence[Alternative] | None = None, *, sho
         plan: the answer. alternatives: what a search found; None where none was made.
         show_all: dominated rows too.
     """
-    shown = plan.chosen or _nearest(plan)
+    shown = plan.chosen or nearest(plan.candidates)
     parts = [headline(plan), ""]
     if shown is not None:
         parts += [*_memory(shown), *_speed(plan, shown), ""]
     listed = shown_rows(plan, show_all=show_all)
     parts.append(candidates_table(plan, listed.rows))
-    parts += [line for line in (folded_line(listed), marks_line(plan, listed.rows)) if line]
+    notes = (folded_line(listed), marks_line(plan, listed.rows), days_line(plan, listed.rows))
+    parts += [line for line in notes if line]
     parts += [*_why_not(plan, listed.rows), *_left_out(plan), *_closing(plan, shown)]
     parts += _otherwise(plan, alternatives)
-    return "\n".join(parts)
+    return prose("\n".join(parts))
 
 
 def headline(plan: Plan) -> str:
@@ -60,14 +68,12 @@ def headline(plan: Plan) -> str:
     if model.active_parameters and model.active_parameters < MOSTLY_ACTIVE * model.parameters:
         size += f" ({units.format_count(model.active_parameters)} active)"
     weights = f", {units.format_gib(model.weights_bytes)} of weights" if model.weights_bytes else ""
-    many = f"{workload.sequences} sequences" if workload.sequences > 1 else "one sequence"
-    if plan.request.searches_batch:
-        many = "as many sequences as will do"
+    many = _how_many(plan)
     lines = [
         f"{style(model.id, 'bold')}  {size}, {model.quantization_label}{weights}",
         style(
-            f"{workload.context_tokens:,} tokens of context, {many}, {plan.settings.name} {plan.settings.version}; "
-            f"{BASIS[model.weights_basis]}",
+            f"{workload.context_tokens:,} tokens of context, {many}{_speed_for(plan)}{plan.settings.name} "
+            f"{plan.settings.version}; {BASIS[model.weights_basis]}",
             "dim",
         ),
     ]
@@ -77,36 +83,27 @@ def headline(plan: Plan) -> str:
     return "\n".join(lines)
 
 
+def _how_many(plan: Plan) -> str:
+    """How many sequences, and how long each is where that is less than the context."""
+    workload = plan.workload
+    if plan.request.searches_batch:
+        return "as many sequences as will do"
+    if workload.sequences == 1:
+        return "one sequence"
+    each = f" of {workload.tokens_each:,}" if workload.tokens_each < workload.context_tokens else ""
+    return f"{workload.sequences:,} sequences{each}"
+
+
+def _speed_for(plan: Plan) -> str:
+    """The load that speeds are for, where there are any: another context may mean another prompt."""
+    load = plan.load
+    if not any(candidate.throughput for candidate in plan.candidates):
+        return ", "
+    return f"; speed for {load.input_tokens:,} in, {load.output_tokens:,} out; "
+
+
 MOSTLY_ACTIVE = 0.95
 """Below this share of active parameters a model is a mixture of experts to a person."""
-
-
-def _nearest(plan: Plan) -> Candidate | None:
-    """What to draw when nothing is recommended: the first that starts, else the one that lacks least.
-
-    Where what fits is too slow for the target: the fastest.
-    """
-    slow = [
-        candidate for candidate in plan.candidates if candidate.verdict == "fits" and candidate.throughput
-    ]
-    if slow:
-        return max(slow, key=_rate_of)
-    starting = next((candidate for candidate in plan.candidates if candidate.starts), None)
-    with_footprint = [candidate for candidate in plan.candidates if candidate.footprint]
-    lacking = max(
-        with_footprint,
-        key=lambda candidate: _spare_bytes(candidate.footprint) if candidate.footprint else 0,
-        default=None,
-    )
-    return starting or lacking
-
-
-def _rate_of(candidate: Candidate) -> float:
-    return candidate.throughput.decode_tokens_per_second_per_user if candidate.throughput else 0.0
-
-
-def _spare_bytes(footprint: Footprint) -> int:
-    return footprint.total_bytes - footprint.need_bytes
 
 
 def _memory(candidate: Candidate) -> list[str]:
@@ -155,35 +152,73 @@ def _speed(plan: Plan, candidate: Candidate) -> list[str]:
     low, high = rate(each * speed.low_factor), rate(each * speed.high_factor)
     line = f"Speed: {rate(each)} tokens/s for each user ({low} to {high})"
     if load.sequences > 1:
-        line += f", {rate(speed.decode_tokens_per_second)} for all {load.sequences:,}"
-    line += f", first token after {seconds(speed.time_to_first_token_seconds)}"
+        total = speed.decode_tokens_per_second
+        low, high = rate(total * speed.low_factor), rate(total * speed.high_factor)
+        line += f", {rate(total)} for all {load.sequences:,} ({low} to {high})"
+    line += _first_token(plan, speed)
     cost = candidate.usd_per_million_output_tokens
     if cost is not None:
-        line += f"; ${dollars(cost)} a million output tokens"
-    about = f"{load.input_tokens:,} tokens in, {load.output_tokens:,} out; {speed.basis}"
-    lines = [line, style(f"  {_batch_words(plan, load.sequences)}{about}", "dim")]
-    return [*lines, *_job(plan, candidate)]
+        least, most = dollars(cost / speed.high_factor), dollars(cost / speed.low_factor)
+        line += f"; ${dollars(cost)} a million output tokens ({least} to {most})"
+    many = f"{load.requests:,} requests, " if load.requests else ""
+    about = f"{many}{load.input_tokens:,} tokens in, {load.output_tokens:,} out; {speed.basis}"
+    lines = [line, style(f"  {_batch_words(plan, candidate, load.sequences)}{about}", "dim")]
+    return [*lines, *_near_target(plan, speed), *_job(plan, candidate)]
 
 
-def _batch_words(plan: Plan, batch: int) -> str:
+def _first_token(plan: Plan, speed: Throughput) -> str:
+    """When an answer begins, and which queue is in that."""
+    load, asked = speed.load, plan.load.sequences
+    after = f"first token after about {seconds(speed.time_to_first_token_seconds)}"
+    if load.requests:
+        return f", {after} on average, the queue included"
+    if load.sequences < asked and not plan.request.searches_batch:
+        return f"; {asked - load.sequences:,} of {asked:,} wait for their turn, then {after}"
+    return f", {after}"
+
+
+def _near_target(plan: Plan, speed: Throughput) -> list[str]:
+    """A word where the target is met by what is expected, and not at the slow end of the range."""
+    target, each = plan.request.target_tokens_per_second, speed.decode_tokens_per_second_per_user
+    if target is None or each < target or each * speed.low_factor >= target:
+        return []
+    safe = target / speed.low_factor
+    return [
+        f"The target of {target:g} is what to expect; to have it at the slow end too: --target {safe:.0f}"
+    ]
+
+
+def _batch_words(plan: Plan, candidate: Candidate, batch: int) -> str:
+    """How many at once, and what kept it from being more."""
     if not plan.request.searches_batch:
         return ""
+    if plan.load.requests and plan.request.target_tokens_per_second is None:
+        return f"{batch:,} at once; "
+    if batch == engines.most_running(candidate.gpu, plan.settings):
+        return f"batch {batch:,}, the most that {plan.settings.name} runs by itself; "
     if plan.request.target_tokens_per_second is None:
         return f"batch {batch:,}, the largest that memory holds; "
     return f"batch {batch:,}, the largest that memory and the target allow; "
 
 
 def _job(plan: Plan, candidate: Candidate) -> list[str]:
-    job, offer = plan.request.job, candidate.offer
-    hours = candidate.job_hours(job) if job else None
+    job, offer = plan.job_tokens, candidate.offer
+    hours = candidate.hours_of_job(plan.request)
     if job is None or hours is None:
         return []
+    speed = candidate.throughput
+    assert speed is not None  # noqa: S101 - without a speed there are no hours
+    range_words = f" ({span(hours / speed.high_factor)} to {span(hours / speed.low_factor)})"
     cost = f", {units.format_usd(hours * offer.usd_per_hour)}" if offer else ""
-    return [f"Job: {job:,} output tokens in {span(hours)}{cost}"]
+    return [
+        f"Job: {job:,} output tokens in {span(hours)}{range_words}{cost}, after the machine is up and the model loaded"
+    ]
 
 
 def seconds(amount: float) -> str:
-    """`0.12 s`, `3.4 s`."""
+    """`0.12 s`, `3.4 s`, `12m`."""
+    if amount >= 120:
+        return span(amount / 3600)
     return f"{amount:.2f} s" if amount < 1 else f"{amount:,.1f} s"
 
 
@@ -191,7 +226,7 @@ def _why_not(plan: Plan, rows: Sequence[int]) -> list[str]:
     """The reasons beside the verdicts of the rows shown, each once, with the machines it holds for."""
     by_reason: dict[str, list[str]] = {}
     for candidate in (plan.candidates[index] for index in rows):
-        if _plainly_too_small(candidate):
+        if is_plainly_too_small(candidate):
             continue
         too_slow = candidate.verdict == "fits" and candidate.meets_target is False  # as the table says
         for reason in candidate.reasons[: -1 if too_slow else None]:
@@ -201,13 +236,6 @@ def _why_not(plan: Plan, rows: Sequence[int]) -> list[str]:
         f"{'Every machine' if 1 < len(names) == everywhere else ', '.join(names)}: {reason}"
         for reason, names in by_reason.items()
     ]
-
-
-def _plainly_too_small(candidate: Candidate) -> bool:
-    """The table's columns say it already: the need is more than the card."""
-    footprint = candidate.footprint
-    too_small = candidate.verdict == "too-small"
-    return too_small and footprint is not None and footprint.need_bytes > footprint.total_bytes
 
 
 def _left_out(plan: Plan) -> list[str]:
@@ -249,9 +277,41 @@ def _closing(plan: Plan, shown: Candidate | None) -> list[str]:
         lines.append(
             f"Gated: accept the terms of {plan.model.serve_from} on Hugging Face first, and set HF_TOKEN."
         )
-    if shown.engine_argv:
-        lines.append(f"Serve it there with:\n  {shlex.join(shown.engine_argv)}")
+    return [*lines, *_served_by(plan, shown)]
+
+
+def _served_by(plan: Plan, shown: Candidate) -> list[str]:
+    """The command, and what it leaves out; or why there is none."""
+    if not shown.engine_argv:
+        if not has_no_files(plan.model, plan.settings.name):
+            return []
+        return [
+            f"This is what it would need: no repository with {plan.model.id} in {plan.model.quantization_label}"
+            " is known. Name one that has it: soong plan ORG/NAME"
+        ]
+    lines = [f"Serve it there with:\n  {shlex.join(shown.engine_argv)}"]
+    if shown.gpu_count > FEWEST_OF_SEVERAL_MACHINES:
+        lines += _machines(plan, shown)
     return lines
+
+
+FEWEST_OF_SEVERAL_MACHINES = 4
+"""No GPU comes in machines of fewer (`most_per_machine` of the exports' table); a look at it is spared for the rest."""
+
+
+def _machines(plan: Plan, shown: Candidate) -> list[str]:
+    """What the command and the speed leave out where the GPUs are those of several machines."""
+    from soong.exports.names import names_of
+
+    most = names_of(shown.gpu).most_per_machine
+    if shown.offer is not None or shown.gpu_count <= most:
+        return []
+    words = f"{plan.model.id} --gpu {shown.gpu.id} --gpu-count {shown.gpu_count}"
+    return [
+        f"{-(-shown.gpu_count // most)} machines, as one has {most} {shown.gpu.name} at most: each runs the command"
+        " with its own --nnodes and --node-rank, and the network between them is in neither figure."
+        f" `soong export kubernetes {words}` (or skypilot, dstack) writes it out."
+    ]
 
 
 def _lead(plan: Plan) -> str:
@@ -273,20 +333,21 @@ RECOMMENDED = {
 def _elsewhere(plan: Plan, shown: Candidate) -> list[str]:
     """Where soong cannot rent what is best: the command that writes a file for a tool that can."""
     if not shown.launchable:
-        return [f"Price only: soong cannot rent there; `{_export(plan, shown)}` writes a file for it."]
+        return [f"Price only: soong cannot rent there; {_export(plan, shown)}."]
     better = plan.better_elsewhere
     if better is None or better.offer is None:
         return []
-    return [
-        f"Better, price only: {better.name}{price(better, plan.request.hours)};"
-        f" `{_export(plan, better)}` writes a file for it."
-    ]
+    return [f"Better, price only: {better.name}{price(better, plan.request.hours)}; {_export(plan, better)}."]
 
 
 def _export(plan: Plan, candidate: Candidate) -> str:
     from soong.cli.views.elsewhere import export_command
 
-    return export_command(plan.model.id, candidate.offer.cloud if candidate.offer else "")
+    if candidate.offer is None:
+        return "no tool that soong writes for rents it"
+    command = export_command(plan.model.id, candidate.offer, candidate.gpu)
+    what = "a script to run there" if command.startswith("soong export shell") else "a file for it"
+    return f"`{command}` writes {what}"
 
 
 def _otherwise(plan: Plan, alternatives: Sequence[Alternative] | None) -> list[str]:
@@ -315,11 +376,20 @@ def _selected_too_small(plan: Plan, candidate: Candidate) -> list[str]:
         return [f"{candidate.name} cannot run it: {'; '.join(candidate.reasons)}", hint]
     has_gb = candidate.gpu.label_gb * candidate.gpu_count
     needs_gb = round(footprint.need_bytes * candidate.tensor_parallel / GB)
+    if needs_gb < has_gb:
+        return [f"Warning: Selected GPU is too small: {'; '.join(candidate.reasons)}", hint]
     lines = [f"Warning: Selected GPU has {has_gb}GB but model needs ~{needs_gb}GB", hint]
-    if plan.model.quantization_id not in {"int4", "mxfp4", "nvfp4"}:
+    if _would_fit_in_4_bit(plan, candidate):
         lines.append(f"hint: soong plan {plan.model.id} --gpu {plan.request.gpu} --quantization int4")
     lines[1:1] = candidate.reasons[1:]
     return lines
+
+
+def _would_fit_in_4_bit(plan: Plan, candidate: Candidate) -> bool:
+    """Whether half a byte a parameter would leave the GPUs some room."""
+    if plan.model.quantization_id in {"int4", "mxfp4", "nvfp4"}:
+        return False
+    return plan.model.parameters / 2 * HEADROOM_FACTOR < candidate.gpu.memory_bytes * candidate.gpu_count
 
 
 GB = 10**9
@@ -346,7 +416,7 @@ def explained(plan: Plan) -> str:
     """The arithmetic of the chosen (or nearest) candidate, line by line."""
     from soong.plan.explain import explain
 
-    candidate = plan.chosen or _nearest(plan)
+    candidate = plan.chosen or nearest(plan.candidates)
     if candidate is None:
         return "No machine matches these options."
     return "\n".join(explain(plan, candidate))

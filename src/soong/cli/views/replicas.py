@@ -1,8 +1,8 @@
-"""The screens of a group of replicas."""
+"""The screens of a group of replicas, and what scripts see of it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from soong.cli import text, times
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 def ready(members: Sequence[Rental], guard: Guard, provider: Provider, out: Output) -> None:
     """The last words of a start of several: what runs, one bill, who ends it, what to type next."""
-    from soong.cli.replicas import document
-
     now = provider.clock.now()
     out.answer(
         data=lambda: document(members, now),
@@ -52,8 +50,6 @@ def _lines(members: Sequence[Rental], guard: Guard, now: float) -> list[str]:
 
 def state_words(rental: Rental) -> str:
     """How one machine of a group is, by the router's own looks; empty where those say nothing."""
-    from soong.cli.replicas import state_of
-
     if rental.is_open and rental.serving == "failed":
         return text.style("serves nothing", "red")
     words, colour = {
@@ -129,3 +125,41 @@ def _gone(members: Sequence[Rental], found: Router | None) -> list[tuple[Rental,
         for one in members
         if one.id in silent
     ]
+
+
+def document(members: Sequence[Rental], now: float) -> dict[str, Any]:
+    """A group as scripts see it. members: its rentals, also those that ended; the newest of each number counts."""
+    from soong.connect import router
+    from soong.launch import groups
+
+    first = members[0]
+    group = groups.find(first.group)
+    running = [one for one in members if one.is_open]
+    found = router.find(first.group)
+    return {
+        "id": first.group,
+        "name": first.group_name,
+        "model": first.model,
+        "cloud": first.cloud,
+        "wanted": group.wanted if group else len(running),
+        "running": len(running),
+        "answering": found.answering if found is not None else 0,
+        "usd_per_hour": round(sum(one.usd_per_hour for one in running), 4),
+        "cost_usd": round(sum(one.cost_usd(now) for one in members), 4),
+        "ends_at": times.iso(max((one.lease.ends_at for one in running), default=first.lease.ends_at)),
+        "endpoint_url": f"http://127.0.0.1:{first.router_port}/v1" if first.router_port and running else None,
+        "router": "up" if found is not None and found.is_up else "down" if first.router_port else None,
+        "replicas": [
+            {"name": one.name, "id": one.id, "phase": one.phase, "state": state_of(one)} for one in running
+        ],
+        "lost": [one.name for one in groups.lost(members)],
+    }
+
+
+def state_of(rental: Rental) -> str:
+    """What the router sees of a machine: `answers`, `silent`, `joining`; empty where it does not look."""
+    from soong.connect import router
+
+    found = router.find(rental.group) if rental.group else None
+    member = next((one for one in found.members if one.rental_id == rental.id), None) if found else None
+    return member.state if member is not None else ""

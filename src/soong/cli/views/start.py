@@ -21,10 +21,23 @@ if TYPE_CHECKING:
     from soong.plan.plan import Plan
 
 
+MINUTE_HOURS = 1 / 60
+
+
 def screen(
-    plan: Plan, picks: Sequence[Planned], now: Sequence[Candidate], terms: Terms, provider: Provider
+    plan: Plan,
+    picks: Sequence[Planned],
+    now: Sequence[Candidate],
+    terms: Terms,
+    provider: Provider,
+    *,
+    most_hours: float,
 ) -> str:
-    """The machines in the order they will be asked for, the price, the end and the total."""
+    """The machines in the order they will be asked for, the price, the end and the total.
+
+    Args:
+        most_hours: how long such machines can ever run, by every cap.
+    """
     from soong.cli.views.plan import headline
     from soong.launch.starting import hours_of
 
@@ -40,11 +53,29 @@ def screen(
     lines.append(
         f"{_rate(usd_per_hour, terms.count)} per hour; ends at {times.wall(begin + hours * 3600, now=begin)} "
         f"({times.span(hours * 3600)}); at most ${usd_per_hour * hours * terms.count:.2f}"
-        f"{' for all' if terms.count > 1 else ''}. Can be extended up to {terms.cap_hours:g} h in all."
+        f"{' for all' if terms.count > 1 else ''}. {_longest(hours, most_hours, terms, usd_per_hour)}"
     )
     if dearest := _dearest(picks, now, terms, usd_per_hour):
         lines.append(dearest)
     return "\n".join(lines)
+
+
+def _longest(hours: float, most_hours: float, terms: Terms, usd_per_hour: float) -> str:
+    """How much longer it can become, and what forbids more."""
+    paid = terms.max_usd is not None and usd_per_hour > 0
+    by_money = paid and (terms.max_usd or 0.0) / (usd_per_hour * terms.count) < most_hours + MINUTE_HOURS
+    if most_hours - hours < MINUTE_HOURS:
+        if most_hours >= terms.cap_hours:
+            return "That is the longest that a lease can be (`lease.cap_hours`)."
+        return (
+            "Cannot be extended for that money: `soong extend --max-cost` says a new amount."
+            if by_money
+            else "Cannot be extended under this month's cap (`budget.monthly_usd`)."
+        )
+    if most_hours >= terms.cap_hours:
+        return f"Can be extended up to {terms.cap_hours:g} h in all."
+    limit = f"the ${terms.max_usd:.2f} that it may cost" if by_money else "this month's cap"
+    return f"Can be extended up to {times.span(most_hours * 3600)} in all for {limit}."
 
 
 def _dearest(picks: Sequence[Planned], now: Sequence[Candidate], terms: Terms, usd_per_hour: float) -> str:
@@ -119,7 +150,12 @@ def dry_run(plan: Plan, now: Sequence[Candidate], terms: Terms, shown: str, out:
         data=lambda: {"model": plan.model.id, "request": request, "candidates": list(now)},
         ids=[one.instance_type for one in now],
         human=lambda: "\n".join(
-            [shown, "", "would ask for:" if request else "nothing is free just now", *_pairs(request)]
+            [
+                text.prose(shown),
+                "",
+                "would ask for:" if request else "nothing is free just now",
+                *_pairs(request),
+            ]
         ),
     )
     return ExitCode.DONE if now else ExitCode.NOTHING_FITS

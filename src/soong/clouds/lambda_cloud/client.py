@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 
+from soong import tracing
 from soong.clouds.lambda_cloud import refusals, wire
 from soong.clouds.lambda_cloud.pacing import Pace
 from soong.clouds.lambda_cloud.service import LAMBDA, Service
@@ -284,11 +285,15 @@ class LambdaClient:
         seconds = read_seconds or self._limits.read_seconds
         content = None if body is None else msgspec.json.encode(body)
         timeout = httpx2.Timeout(seconds, connect=self._limits.connect_seconds)
-        headers = self._headers(body)
+        headers, url = self._headers(body), f"{self.url}{API_PATH}{path}"
         try:
-            with self._opened().stream(
-                method, f"{self.url}{API_PATH}{path}", content=content, headers=headers, timeout=timeout
-            ) as response:
+            with (
+                tracing.Request(method, url) as asked,
+                self._opened().stream(
+                    method, url, content=content, headers=headers, timeout=timeout
+                ) as response,
+            ):
+                asked.answered(response.status_code)
                 return self._read(response, monotonic() + seconds)
         except httpx2.TimeoutException:
             raise _Stumbled(self._too_late(), is_passing=True) from None

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from soong import tracing
 from soong.errors import NotFoundError
 from soong.gpus.catalogue import SAME_MEMORY_BYTES, find_gpu
 from soong.gpus.gpu import Gpu
@@ -87,7 +88,11 @@ def _driver_says() -> str:
     words = ["nvidia-smi", f"--query-gpu={QUERY}", "--format=csv,noheader,nounits"]
     try:
         ended = subprocess.run(  # noqa: S603
-            words, capture_output=True, timeout=TOOL_SECONDS, check=False, stdin=subprocess.DEVNULL
+            tracing.own(words),
+            capture_output=True,
+            timeout=TOOL_SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""

@@ -15,6 +15,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from soong import tracing
 from soong.connect.supervised import is_held
 from soong.errors import RemoteError
 from soong.settings import paths
@@ -236,7 +237,7 @@ def _spawn(files: Files, speed: float | None) -> subprocess.Popen[bytes]:
     environment = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
     with files.log.open("ab") as log:
         server = subprocess.Popen(  # noqa: S603 - our own interpreter and module
-            [*command, *([str(speed)] if speed is not None else [])],
+            tracing.own([*command, *([str(speed)] if speed is not None else [])]),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

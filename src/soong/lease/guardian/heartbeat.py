@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from soong.settings import paths
+from soong.settings import paths, records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +64,12 @@ def asked_at(cloud: str) -> float:
         return 0.0
 
 
+def forget(cloud: str) -> None:
+    """No round is asked for any more: what was about to begin does not."""
+    with suppress(OSError):
+        (folder() / f"{cloud}.nonce").unlink(missing_ok=True)
+
+
 def beat(cloud: str, *, nonce: str, problem: str = "", is_watch: bool = False) -> None:
     """Leave the pulse of a round that began after `nonce` was read."""
     found = Beat(at=time.time(), nonce=nonce, problem=problem, pid=os.getpid(), is_watch=is_watch)
@@ -72,10 +78,7 @@ def beat(cloud: str, *, nonce: str, problem: str = "", is_watch: bool = False) -
 
 def last(cloud: str) -> Beat | None:
     """The last round, or None."""
-    try:
-        return msgspec.json.decode((folder() / f"{cloud}.json").read_bytes(), type=Beat)
-    except (OSError, msgspec.DecodeError):
-        return None
+    return records.read(folder() / f"{cloud}.json", Beat)
 
 
 def trouble(cloud: str) -> str:

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from soong import tracing
 from soong.errors import SoongError
 from soong.lease.guardian import Guard, heartbeat
 from soong.settings import paths
@@ -34,7 +35,9 @@ def of_this_computer(*, rehearsal: bool = False) -> tuple[Systemd | Launchd | Cr
 
 def command(cloud: str, *words: str) -> list[str]:
     """The reaper as any shell can call it."""
-    return [sys.executable, "-P", "-m", "soong.cli", "reap", "--cloud", cloud, "--guardian", *words]
+    return tracing.own(
+        [sys.executable, "-P", "-m", "soong.cli", "reap", "--cloud", cloud, "--guardian", *words]
+    )
 
 
 class Systemd:
@@ -245,7 +248,12 @@ def _write(file: Path, text: str) -> None:
 def _run(words: list[str], *, stdin: str | None = None) -> None:
     try:
         ended = subprocess.run(  # noqa: S603
-            words, input=stdin or "", capture_output=True, text=True, timeout=TOOL_SECONDS, check=False
+            tracing.own(words),
+            input=stdin or "",
+            capture_output=True,
+            text=True,
+            timeout=TOOL_SECONDS,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise SoongError(f"`{words[0]}` did not run: {error}") from error

@@ -106,6 +106,15 @@ def most_running(gpu: Gpu, settings: EngineSettings) -> int | None:
     return found
 
 
+def pass_tokens(gpu: Gpu, settings: EngineSettings) -> int | None:
+    """Prompt tokens of one forward pass at the most; None where it does not depend on the GPU."""
+    if settings.max_num_batched_tokens:
+        return settings.max_num_batched_tokens
+    own = getattr(_module(settings.name), "pass_tokens", None)
+    found: int | None = own(gpu, settings) if own else None
+    return found
+
+
 def default_version(engine: str) -> str:
     """The newest version of an engine whose rules were read.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from soong.memory.kernel_layouts import BLACKWELL, HOPPER
+from soong.memory.kernel_layouts import ADA, BLACKWELL, HOPPER
 from soong.memory.kv_cache import LayerKind, layer_kinds, resolve_kv_dtype
 from soong.memory.weights import as_loaded, weights_per_gpu
 from soong.models.architecture import AttentionCache, LatentCache
@@ -37,12 +37,14 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
 
     weights_bytes: as the engine prints it after loading. tensor_bytes: the tensors of it alone.
     batch_buffer_bytes: what is allocated beside them for each token of a batch, and printed with them.
+    compiled_embedding_bytes: this GPU's rows of the token embedding where a compiled model looks tokens up itself;
+    models that take images are handed embedded tokens.
     attention_width: query heads × the size of a value, of this GPU. mlp_width: widest MLP's intermediate
     size.
-    expert_width: an expert's intermediate size; experts_per_token: 0 for dense models and for mixtures whose
-    kernel keeps no workspace (MXFP4).
+    expert_width: an expert's intermediate size, of this GPU; experts_per_token: 0 for dense models and for mixtures
+    whose kernel keeps no workspace (MXFP4).
     latent_width: numbers that one latent vector unpacks to, of this GPU's heads. name: the architecture's class.
-    vision_shape: layers and hidden size as a `vision_config` names them.
+    vision_shape, whole_items: as the architecture has them.
     vision_...: of the vision tower, whole: hidden size, what its MLP takes in (gate and up) and gives back.
     """
 
@@ -67,9 +69,11 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     vision_hidden_size: int = 0
     vision_mlp_rows: int = 0
     vision_mlp_width: int = 0
+    whole_items: bool = False
     vision_shape: tuple[int, int] | None = None
     quantization_method: str = "none"
     batch_buffer_bytes: int = 0
+    compiled_embedding_bytes: int = 0
 
 
 def kept(
@@ -107,18 +111,21 @@ def gather(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: str)
     share = _share(model, gpu, settings)
     expert_width, per_token = _experts(model, gpu)
     vision_hidden_size, vision_mlp_rows, vision_mlp_width = _vision_tower(architecture)
+    vocab_size = -(-architecture.vocab_size // VOCABULARY_PADDING) * VOCABULARY_PADDING
+    embedding = 2 * vocab_size // tensor_parallel * architecture.hidden_size
     return Facts(
         weights_bytes=share.loaded_bytes,
         tensor_bytes=share.total_bytes,
         batch_buffer_bytes=2 * architecture.input_buffer_numbers,
+        compiled_embedding_bytes=0 if architecture.multimodal else embedding,
         embedding_bytes=_embedding_bytes(architecture),
         kinds=kinds,
         layers=sum(kind.layers for kind in kinds if kind.name not in {"indexer", "compressed"}),
         hidden_size=architecture.hidden_size,
-        vocab_size=-(-architecture.vocab_size // VOCABULARY_PADDING) * VOCABULARY_PADDING,
+        vocab_size=vocab_size,
         attention_width=_attention_width(architecture, tensor_parallel),
         mlp_width=-(-architecture.intermediate_size // tensor_parallel),
-        expert_width=-(-expert_width // tensor_parallel),
+        expert_width=-(-expert_width // (1 if settings.expert_parallel else tensor_parallel)),
         experts_per_token=per_token,
         mixture=architecture.experts > 0,
         multimodal=architecture.multimodal,
@@ -130,6 +137,7 @@ def gather(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: str)
         vision_hidden_size=vision_hidden_size,
         vision_mlp_rows=vision_mlp_rows,
         vision_mlp_width=vision_mlp_width,
+        whole_items=architecture.whole_items,
         vision_shape=architecture.vision_shape,
         quantization_method=model.quantization.method,
     )
@@ -141,9 +149,12 @@ _shares: dict[tuple[Any, ...], WeightShare] = {}
 def _share(model: ServedModel, gpu: Gpu, settings: EngineSettings) -> WeightShare:
     """The weights of one GPU; kernels lay packed weights out by the GPU's generation, plain ones are alike on all."""
     capability = gpu.compute_capability or HOPPER
-    generation = (capability >= HOPPER) + (capability >= BLACKWELL) if model.quantization.formats else 0
+    generation = (
+        sum(capability >= first for first in (ADA, HOPPER, BLACKWELL)) if model.quantization.formats else 0
+    )
     key = (
         model.key, settings.name, settings.version, settings.tensor_parallel, settings.pipeline_parallel, generation,
+        gpu.vendor, settings.expert_parallel,
     )  # fmt: skip
     return kept(
         _shares,
@@ -156,6 +167,8 @@ def _share(model: ServedModel, gpu: Gpu, settings: EngineSettings) -> WeightShar
             engine_version=settings.version,
             compute_capability=gpu.compute_capability,
             pipeline_parallel=settings.pipeline_parallel,
+            vendor=gpu.vendor,
+            expert_parallel=settings.expert_parallel,
         ),
     )
 

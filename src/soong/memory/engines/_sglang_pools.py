@@ -7,8 +7,9 @@ versions held the same in `model_executor/model_runner.py` (`profile_max_num_tok
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from soong.models.architecture import AttentionCache, StateCache
@@ -63,7 +64,7 @@ def raw_latent(facts: Facts) -> Facts:
     return replace(facts, kinds=kinds)
 
 
-class Cell(NamedTuple):
+class Cell(Struct, frozen=True, gc=False):
     """What a pool is counted in.
 
     token_bytes: of one token in all layers, sliding ones by their share; not whole for that reason.

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from soong.memory.engines._constants import version_tuple
 from soong.models.architecture import CompressedCache, LatentCache
@@ -15,6 +17,7 @@ Capability = tuple[int, int]
 
 BFLOAT16_LEAST: Capability = (8, 0)
 SPARSE_LATENT_LEAST: Capability = (9, 0)
+BLACKWELL: Capability = (10, 0)
 PLUGINS_SINCE = (0, 32)
 """From this version bitsandbytes and GGUF are no part of vLLM (`layers/quantization/` lists neither).
 
@@ -25,7 +28,7 @@ FLOAT16_OVERFLOWS = frozenset({"gemma2", "gemma3", "gemma3_text", "glm4"})
 """Model types that overflow in float16: vLLM 0.33 `config/model.py _FLOAT16_NOT_SUPPORTED_MODELS`."""
 
 
-class _Rule(NamedTuple):
+class _Rule(Struct, frozen=True, gc=False):
     """The least compute capability for a format, and the file that says so."""
 
     least: Capability
@@ -94,6 +97,10 @@ def reason_against(model: ServedModel, gpu: Gpu, settings: EngineSettings) -> st
     heads = model.architecture.attention_heads
     if heads and settings.name != "llama.cpp" and heads % settings.tensor_parallel:
         return f"{heads} attention heads do not divide among {settings.tensor_parallel} GPUs"
+    if settings.expert_parallel:
+        problem = _against_expert_parallel(model, gpu, settings)
+        if problem:
+            return problem
     if settings.name == "llama.cpp":
         return _against_llama_cpp(model)
     foreign = _foreign_format(model, settings)
@@ -104,6 +111,24 @@ def reason_against(model: ServedModel, gpu: Gpu, settings: EngineSettings) -> st
     if gpu.compute_capability is None:
         return None
     return _against_capability(model, gpu.compute_capability, settings)
+
+
+def _against_expert_parallel(model: ServedModel, gpu: Gpu, settings: EngineSettings) -> str:
+    """What speaks against whole experts.
+
+    Source: vLLM 0.33 `config/model.py` _verify_with_expert_parallelism; SGLang 0.5.23
+    `arg_groups/model_overrides/gpt_oss.py` (no `triton_kernel` then) and `layers/quantization/mxfp4.py`.
+    """
+    if settings.name == "llama.cpp":
+        return "llama.cpp has no expert parallelism: its GPUs hold layers (leave out `--expert-parallel`)"
+    if not model.architecture.experts:
+        return "a dense model has no experts to spread (leave out `--expert-parallel`)"
+    packed = model.architecture.model_type == "gpt_oss" and any(
+        form.kind == "mxfp4" for form in model.quantization.formats
+    )
+    if settings.name == "sglang" and packed and (gpu.compute_capability or BLACKWELL) < BLACKWELL:
+        return "SGLang unpacks MXFP4 experts to 16 bits here once they stay whole (leave out `--expert-parallel`)"
+    return ""
 
 
 def _against_llama_cpp(model: ServedModel) -> str | None:

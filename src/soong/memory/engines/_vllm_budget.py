@@ -6,7 +6,7 @@ memory_profiling`); what the driver and a group's communicators take before the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 
@@ -41,21 +41,33 @@ def context_bytes(rules: dict[str, Any], gpu: Gpu, gpus: int, *, mixture: bool =
     return int(rules["driver_context_bytes"] + group + experts)
 
 
-def non_torch_bytes(rules: dict[str, Any], gpu: Gpu, gpus: int) -> int:
+def non_torch_bytes(rules: dict[str, Any], gpu: Gpu, gpus: int, *, graphs_profiled: bool = False) -> int:
     """What grows outside PyTorch in the profile run: workspaces, a group's communication buffers.
 
     Where the host shares the memory, what it takes meanwhile counts too.
+
+    Args:
+        rules: of the engine's version (`data/engines.toml` vllm.since).
+        gpu: one of the GPUs.
+        gpus: GPUs that share each layer.
+        graphs_profiled: CUDA graphs are tried out before the second reading, so that what loads with them counts
+            (0.18 to 0.26 `v1/worker/gpu_worker.py determine_available_memory`; later only the trial itself does).
     """
     shared = int(rules["unified_memory_non_torch_bytes"]) if gpu.unified_memory else 0
-    return shared + _own_non_torch_bytes(rules, gpu, gpus)
+    tried = "graph_trial_" if graphs_profiled and rules["graphs_tried_before_reading"] else ""
+    return shared + _own_non_torch_bytes(rules, gpu, gpus, tried)
 
 
-def _own_non_torch_bytes(rules: dict[str, Any], gpu: Gpu, gpus: int) -> int:
-    table = rules["non_torch_bytes"]
+def _own_non_torch_bytes(rules: dict[str, Any], gpu: Gpu, gpus: int, tried: str) -> int:
+    table = rules[f"{tried}non_torch_bytes"]
     older = gpu.compute_capability is not None and gpu.compute_capability < HOPPER
     if gpus == 1:
         alone = by_group_size(table, 1)
-        return min(alone, int(rules["non_torch_of_cards_bytes"])) if older and not nvlinked(gpu) else alone
+        return (
+            min(alone, int(rules[f"{tried}non_torch_of_cards_bytes"]))
+            if older and not nvlinked(gpu)
+            else alone
+        )
     if not nvlinked(gpu):
         return int(rules["non_torch_without_nvlink_bytes"])
     if older:
@@ -63,7 +75,7 @@ def _own_non_torch_bytes(rules: dict[str, Any], gpu: Gpu, gpus: int) -> int:
     return by_group_size(table, gpus)
 
 
-class Uncertainty(NamedTuple):
+class Uncertainty(Struct, frozen=True, gc=False):
     """How far the pool may be off, and how far what stays free outside it may be; bytes."""
 
     pool_bytes: int

@@ -38,17 +38,19 @@ def _largest_items() -> dict[str, dict[str, Any]]:
 def least_batch_tokens(facts: Facts, rules: dict[str, Any]) -> int:
     """The tokens that a batch holds at least by default: one item, for models that attend to all of it at once.
 
-    Source: vLLM 0.22 `engine/arg_utils.py _get_min_mm_batched_tokens`.
+    Source: vLLM 0.22 `engine/arg_utils.py _get_min_mm_batched_tokens`;
+    `transformers_utils/model_arch_config_convertor.py Gemma4ModelArchConfigConvertor.is_mm_prefix_lm`.
     """
-    row = _largest_items().get(facts.model_type) if facts.multimodal and rules["multimodal_floor"] else None
+    row = _largest_items().get(facts.model_type) if facts.whole_items and rules["multimodal_floor"] else None
     return int(row["item_tokens"]) if row is not None and row.get("floor") else 0
 
 
-def encoder_run(facts: Facts, tokens: int, tensor_parallel: int) -> EncoderRun:
+def encoder_run(facts: Facts, rules: dict[str, Any], tokens: int, tensor_parallel: int) -> EncoderRun:
     """The encoder on as many of its largest items as a batch of `tokens` holds, at least one.
 
     Args:
         facts: the model on this GPU; the tower's sizes are whole.
+        rules: of the engine's version (`data/engines.toml` vllm.since).
         tokens: the engine's max_num_batched_tokens.
         tensor_parallel: GPUs that share the tower's layers.
     """
@@ -63,24 +65,22 @@ def encoder_run(facts: Facts, tokens: int, tensor_parallel: int) -> EncoderRun:
     patches = items * row["item_patches"]
     pixels = patches * row["patch_numbers"] * BF16_BYTES
     outputs = items * row["item_tokens"] * facts.hidden_size * BF16_BYTES * row.get("output_copies", 1)
-    layer = int(patches * BF16_BYTES * _layer_width(facts, row, tensor_parallel))
+    layer = int(patches * BF16_BYTES * _layer_width(facts, rules, row, tensor_parallel))
     return EncoderRun(pixels + layer, pixels + outputs, known=True)
 
 
-ROTARY_ROWS = 3 + 2 + 4 + 4 + 2
-"""Hidden sizes of a patch in attention with rotary: query, key and value; query and key side by side; both in float32,
-before and after; and back in 16 bits (0.12 `models/qwen2_vl.py apply_rotary_pos_emb_vision`). Later source turns them
-in the model's own type, 10 rows in all; logs of 0.22 and 0.25 still show about as much as before, one of 0.17 less."""
-
 PLAIN_ROWS = 3 + 1
+"""Query, key and value, and the product. With rotary: 15 where query and key are turned in float32 (side by side in 16
+bits, in float32 before and after, and back in 16 bits: 0.12 `models/qwen2_vl.py apply_rotary_pos_emb_vision`), 10 where
+in the model's own type, as later (`[[vllm.since]]` encoder_rotary_rows)."""
 
 
-def _layer_width(facts: Facts, row: dict[str, Any], tensor_parallel: int) -> float:
+def _layer_width(facts: Facts, rules: dict[str, Any], row: dict[str, Any], tensor_parallel: int) -> float:
     """Numbers that one patch holds at the widest point of a layer.
 
     Its residual and normed row, whole; and of this GPU's heads attention's, or the MLP's rows and their product.
     """
     hidden = facts.vision_hidden_size
-    attention = (ROTARY_ROWS if row["rotary"] else PLAIN_ROWS) * hidden
+    attention = (rules["encoder_rotary_rows"] if row["rotary"] else PLAIN_ROWS) * hidden
     mlp = facts.vision_mlp_rows + facts.vision_mlp_width
     return 2 * hidden + max(attention, mlp) / tensor_parallel

@@ -34,6 +34,9 @@ def activation_parts(facts: Facts, rules: dict[str, Any], peak: Activations, bat
         yield Part(
             of, "kept meanwhile", peak.kept_bytes, "pixels, the encoder's outputs, workspace of experts"
         )
+    if peak.compile_bytes:
+        copied = f"a copy of the embedding, {facts.compiled_embedding_bytes:,} bytes, and a batch of rows"
+        yield Part(of, "compiling", peak.compile_bytes, f"{copied}; the first start on a machine only")
     layer = f"{batch.tokens:,} tokens × 2 bytes × (4 × hidden size {facts.hidden_size:,}"
     widest = "" if facts.mixture else f" + 3 × MLP width {facts.mlp_width:,}"
     yield Part(of, "forward pass", peak.forward_bytes, f"{layer}{widest}) + workspaces")
@@ -52,7 +55,7 @@ def graph_parts(facts: Facts, captured: Graphs, full_captures: int) -> Iterator[
     if not captured.captures:
         return
     share = f"{captured.captures} captures of {full_captures} × {captured.whole_bytes:,} bytes"
-    sized = captured.total_bytes - captured.split_bytes
+    sized = captured.total_bytes - captured.split_bytes - captured.first_bytes
     yield Part("graphs", "captures", sized, f"{share}, measured for {facts.layers} layers")
     if captured.split_bytes:
         rows = captured.split_bytes // (FP32_BYTES * max(1, facts.attention_width))
@@ -62,6 +65,8 @@ def graph_parts(facts: Facts, captured: Graphs, full_captures: int) -> Iterator[
             captured.split_bytes,
             f"{rows:,} rows × {facts.attention_width:,} × 4 bytes",
         )
+    if captured.first_bytes:
+        yield Part("graphs", "first", captured.first_bytes, "attention's kernels and workspaces, measured")
 
 
 def runtime_parts(context_bytes: int, non_torch_bytes: int) -> Iterator[Part]:

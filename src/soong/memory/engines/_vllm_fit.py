@@ -49,12 +49,16 @@ def size(held: Held, workload: Workload) -> Sized:
     else:
         groups = pool.group_count(with_states=held.rules["state_groups_counted"])
         tokens = blocks // groups * min(group.block_tokens for group in pool.groups)
+    filled = per_sequence * workload.sequences
+    if workload.usual_tokens is not None and workload.sequences > 1:
+        usual = pool.blocks_per_sequence(workload.tokens_each, held.in_flight_tokens)
+        filled = max(per_sequence, usual * workload.sequences)
     return Sized(
-        per_sequence=per_sequence,
-        tokens=tokens,
-        concurrency=concurrency,
-        workload_bytes=(per_sequence * workload.sequences + 1) * pool.bytes_per_block,
-        sequences=(blocks - 1) // per_sequence if blocks else 0,
+        per_sequence,
+        tokens,
+        concurrency,
+        (filled + 1) * pool.bytes_per_block,  # workload_bytes
+        (blocks - 1) // per_sequence if blocks else 0,  # sequences
     )
 
 

@@ -15,15 +15,19 @@ DEFAULT_LARGEST = 512
 
 
 class Graphs(NamedTuple):
-    """captures: of all modes. whole_bytes: what a full set takes. split_bytes: partial sums of FlashAttention 3."""
+    """captures: of all modes. whole_bytes: what a full set takes. split_bytes: partial sums of FlashAttention 3.
+
+    first_bytes: what the first full graph of all brings with it.
+    """
 
     captures: int
     whole_bytes: int
     split_bytes: int
+    first_bytes: int
     total_bytes: int
 
 
-NO_GRAPHS = Graphs(0, 0, 0, 0)
+NO_GRAPHS = Graphs(0, 0, 0, 0, 0)
 
 
 @lru_cache(maxsize=1024)
@@ -54,7 +58,12 @@ def largest_graph(facts: Facts, gpu: Gpu, rules: dict[str, Any], *, tokens: int,
 def graphs(
     facts: Facts, gpu: Gpu, rules: dict[str, Any], terms: dict[str, Any], *, tokens: int, sequences: int
 ) -> Graphs:
-    """What CUDA graphs take: a part for each graph and layer, and FlashAttention 3's split sums."""
+    """What CUDA graphs take: a part for each graph and layer, FlashAttention 3's split sums, and what comes first.
+
+    The profile run skips attention, so the first full graph loads its kernels and makes its workspaces (0.20
+    `v1/worker/gpu_model_runner.py profile_cudagraph_memory`); those of recurrent layers show, and of mixtures on
+    Blackwell.
+    """
     modes = rules["graph_modes"]
     limit = largest_graph(facts, gpu, rules, tokens=tokens, sequences=sequences)
     count, widest = captured_graphs(limit, sequences, rules["graph_dense_step_up_to"], modes)
@@ -62,5 +71,11 @@ def graphs(
     split = 0
     if (gpu.compute_capability or (0, 0))[0] == HOPPER[0] and modes > 1:
         split = terms["split_count"] * min(widest, sequences) * facts.attention_width * FP32_BYTES
-    total = int(whole * count // terms["full_captures"] + split)
-    return Graphs(count, int(whole), int(split), total)
+    first = terms["first_bytes"] if rules["graphs_in_budget"] and modes > 1 and _loads_more(facts, gpu) else 0
+    total = int(whole * count // terms["full_captures"] + split + first)
+    return Graphs(count, int(whole), int(split), int(first), total)
+
+
+def _loads_more(facts: Facts, gpu: Gpu) -> bool:
+    blackwell = (gpu.compute_capability or (0, 0))[0] >= DATA_CENTRE_BLACKWELL
+    return (blackwell and facts.mixture) or any(kind.state_bytes for kind in facts.kinds)

@@ -22,6 +22,10 @@ SPARSE_LATENT_BLOCK_TOKENS = 64
 """FlashMLA's sparse kernels take blocks of 64 (`v1/attention/backends/mla/flashmla_sparse.py`)."""
 
 
+STEPS_IN_FLIGHT = 2
+"""Batches that asynchronous scheduling has under way at once (`v1/kv_cache_interface.py`)."""
+
+
 class PoolRules(NamedTuple):
     """What differs between versions and GPUs.
 
@@ -43,7 +47,7 @@ class PoolRules(NamedTuple):
 class Group(NamedTuple):
     """`groups` groups of layers alike; each draws its own blocks for a sequence.
 
-    name: full, sliding, chunked or state. window: of sliding and chunked groups. blocks: of state groups.
+    name: full, sliding, chunked, cross or state. window: of sliding and chunked groups. blocks: of state groups.
     """
 
     name: str
@@ -83,6 +87,8 @@ def _group_blocks(group: Group, context_tokens: int, in_flight_tokens: int) -> i
         return -(-context_tokens // group.block_tokens)
     if group.name == "chunked":
         return -(-min(group.window + in_flight_tokens, context_tokens) // group.block_tokens)
+    if group.name == "cross":  # room for all that an encoder may read in one step: CrossAttentionSpec
+        return -(-(in_flight_tokens // STEPS_IN_FLIGHT) // group.block_tokens)
     kept = min(group.window - 1 + in_flight_tokens, context_tokens)
     return -(-kept // group.block_tokens) + 1
 
@@ -231,25 +237,87 @@ def _grouped(specs: list[_Spec], rules: PoolRules) -> Pool:
 
 
 COMPRESSED_BLOCK_TOKENS = 256
-"""DeepSeek-V4's pages cover 256 tokens, so that each ratio's entries fill whole ones (`models/deepseek_v4`).
-"""
+"""DeepSeek-V4's pages cover 256 tokens, so that each ratio's entries fill whole ones (`models/deepseek_v4`)."""
+
+WINDOW_BLOCK_TOKENS = 64
+"""Block size of its windows: `models/deepseek_v4/attention.py` DeepseekV4SWACache."""
+
+PAGE_ALIGNMENT_BYTES = 576
+"""Its pages are filled up to a multiple of this (`alignment` of each spec)."""
+
+STATE_NUMBER_BYTES = 4
+OVERLAPPING_RATIO = 4
+"""Layers of this ratio compress overlapping windows, for which states stand twice: `compressor.py`."""
+
+
+class _Bucket(NamedTuple):
+    """Layers that need the same token slots. pages: bytes of a page and the layers that have it."""
+
+    name: str
+    block_tokens: int
+    window: int
+    pages: dict[int, int]
+
+    @property
+    def balanced(self) -> bool:
+        return len(set(self.pages.values())) == 1
+
+    @property
+    def repeats(self) -> int:
+        return max(self.pages.values())
+
+    def widest(self, groups: int) -> int:
+        return sum(-(-layers // groups) * page for page, layers in self.pages.items())
+
+
+def _aligned(size_bytes: int) -> int:
+    return -(-size_bytes // PAGE_ALIGNMENT_BYTES) * PAGE_ALIGNMENT_BYTES
 
 
 def _compressed_pool(kinds: tuple[LayerKind, ...]) -> Pool:
-    """DeepSeek-V4: compressed entries grow with the context, windows do not.
+    """DeepSeek-V4: windows, entries for so many tokens each, and the states that compressors make them from.
 
-    A first model: compressed layers form one full group, sliding layers as many groups as fit the same block.
+    Source: vLLM 0.32 `v1/core/kv_cache_utils.py` _get_packed_kv_cache_groups, `models/deepseek_v4/compressor.py`.
     """
-    block = COMPRESSED_BLOCK_TOKENS
-    full = sum(
-        kind.layers * -(-block // kind.ratio) * kind.token_bytes
-        for kind in kinds
-        if kind.name == "compressed"
-    )
-    sliding = [kind for kind in kinds if kind.window]
-    window_bytes = sum(kind.layers * kind.token_bytes * DEFAULT_BLOCK_TOKENS for kind in sliding)
-    groups = [Group("full", 1, block, 0, 0)]
-    if sliding:
-        count = max(1, -(-window_bytes // full))
-        groups.append(Group("sliding", count, DEFAULT_BLOCK_TOKENS, sliding[0].window, 0))
-    return Pool(bytes_per_block=full, groups=tuple(groups), uniform_block_tokens=0)
+    buckets = [bucket for bucket in _compressed_buckets(kinds) if bucket.pages]
+    whole = [bucket.repeats for bucket in buckets if bucket.balanced and len(bucket.pages) > 1]
+    repeats = 0
+    if whole:
+        repeats = _least_padding([bucket.repeats for bucket in buckets if bucket.balanced], max(whole))
+    groups, widest = [], 0
+    for bucket in buckets:
+        count = -(-bucket.repeats // repeats) if repeats and bucket.balanced else 1
+        widest = max(widest, bucket.widest(count))
+        groups.append(Group(bucket.name, count, bucket.block_tokens, bucket.window, 0))
+    return Pool(bytes_per_block=widest, groups=tuple(groups), uniform_block_tokens=0)
+
+
+def _compressed_buckets(kinds: tuple[LayerKind, ...]) -> list[_Bucket]:
+    latent_dim = max(kind.shape[1] for kind in kinds if kind.window)
+    windows: dict[tuple[int, int, int], dict[int, int]] = {}
+
+    def add(key: tuple[int, int, int], page_bytes: int, layers: int) -> None:
+        pages, page = windows.setdefault(key, {}), _aligned(page_bytes)
+        pages[page] = pages.get(page, 0) + layers
+
+    for kind in kinds:
+        if kind.window:
+            key = (0, WINDOW_BLOCK_TOKENS, kind.window)
+            add(key, WINDOW_BLOCK_TOKENS * kind.token_bytes, kind.layers)
+            continue
+        entries = -(-COMPRESSED_BLOCK_TOKENS // kind.ratio)
+        add((1, COMPRESSED_BLOCK_TOKENS, 0), entries * kind.token_bytes, kind.layers)
+        copies = 2 if kind.ratio == OVERLAPPING_RATIO else 1
+        block = 4 if kind.ratio == OVERLAPPING_RATIO else 8
+        numbers = 2 * copies * (kind.shape[1] if kind.shape else latent_dim)  # values and their scores
+        add((2, block, copies * kind.ratio), block * numbers * STATE_NUMBER_BYTES, kind.layers)
+    return [
+        _Bucket("sliding" if window else "full", block, window, pages)
+        for (_, block, window), pages in windows.items()
+    ]
+
+
+def _least_padding(counts: list[int], least: int) -> int:
+    """The group size that leaves the fewest layers of padding; the largest of several: _approximate_gcd."""
+    sizes = range(least, max(counts) + 1)
+    return min(sizes, key=lambda size: (sum(-count % size for count in counts), -size), default=least)

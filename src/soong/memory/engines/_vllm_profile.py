@@ -2,7 +2,8 @@
 
 Read in vLLM 0.10 to 0.33, `v1/worker/gpu_model_runner.py profile_run`: the vision encoder runs once at its largest,
 then one forward pass of all tokens, then the sampler on `max_num_seqs` rows of logits. The three moments do not
-overlap, but what the encoder and a mixture's kernels keep stays through the later ones. From 0.22 some models run in
+overlap, but what the encoder and a mixture's kernels keep stays through the later ones. The first start of a model
+on a machine compiles it before the forward pass, which is a moment of its own. From 0.22 some models run in
 another runner (`v1/worker/gpu/model_runner.py`), which until 0.32 leaves the sampler's parameters out of its profile
 and pays for them when it warms up, after the pool was sized.
 """
@@ -46,14 +47,16 @@ class Activations(NamedTuple):
     """The moments of the profile run, and the sampler's at warm-up, all in bytes.
 
     counters: what the second runner's penalties keep; budgeted_counters: 0 where the engine forgets them. encoder: the
-    vision encoder at work. kept: what stays through forward pass and sampler. forward: the pass of all tokens.
-    sampler: the sampler on its rows. warm_up: the same after the pool is allocated, with workspace and counters.
+    vision encoder at work. kept: what stays through forward pass and sampler. compile: kernels timed on random copies
+    of their inputs, in a start that finds none compiled. forward: the pass of all tokens. sampler: on its rows.
+    warm_up: the same after the pool is allocated, with workspace and counters.
     """
 
     counters_bytes: int
     budgeted_counters_bytes: int
     encoder_bytes: int
     kept_bytes: int
+    compile_bytes: int
     forward_bytes: int
     sampler_bytes: int
     warm_up_bytes: int
@@ -61,16 +64,25 @@ class Activations(NamedTuple):
     @property
     def peak_bytes(self) -> int:
         """What the engine takes from its budget."""
+        return max(self.compiled_peak_bytes, self.budgeted_counters_bytes + self.compile_bytes)
+
+    @property
+    def compiled_peak_bytes(self) -> int:
+        """What it takes in a later start, which finds its kernels compiled."""
         later = self.kept_bytes + max(self.forward_bytes, self.sampler_bytes)
         return self.budgeted_counters_bytes + max(self.encoder_bytes, later)
 
 
 class Batch(NamedTuple):
-    """What one profile run is about. processors: the GPU's, each of which gets a row of the top-p kernel's buffer."""
+    """What one profile run is about.
+
+    processors: the GPU's, each of which gets a row of the top-p kernel's buffer. compiled: not with --enforce-eager.
+    """
 
     tokens: int
     sequences: int
     processors: int
+    compiled: bool = True
 
 
 def activations(
@@ -102,10 +114,23 @@ def activations(
         budgeted_counters_bytes=counters if rules["second_runner_counts_in_budget"] else 0,
         encoder_bytes=encoder.peak_bytes,
         kept_bytes=kept,
+        compile_bytes=compile_bytes(facts, rules, batch),
         forward_bytes=forward,
         sampler_bytes=sampler,
         warm_up_bytes=warm + staying + counters,
     )
+
+
+def compile_bytes(facts: Facts, rules: dict[str, Any], batch: Batch) -> int:
+    """A copy of the token embedding, and the rows that its first kernel makes of a batch.
+
+    vLLM lets Inductor time fused kernels (`config/compilation.py` benchmark_combo_kernel) on random copies of their
+    inputs (`torch/_inductor/codegen/triton_combo_kernel.py codegen_kernel_benchmark`); with PyTorch 2.11, the embedding
+    is among them. One launch of Qwen3-8B on 0.27.1 (RTX 4090): peak 1.18 GiB compiling, 0.19 with kernels at hand.
+    """
+    if not (rules["compile_copies_embedding"] and batch.compiled and facts.compiled_embedding_bytes):
+        return 0
+    return facts.compiled_embedding_bytes + BF16_BYTES * batch.tokens * facts.hidden_size
 
 
 def sampler_bytes(

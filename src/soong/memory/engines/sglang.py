@@ -31,11 +31,14 @@ FP4_SCALE_GROUP = 32
 REQUEST_SLOT_EXTRA_TOKENS, REQUEST_SLOT_BYTES = 4, 4
 """The int32 table that maps each request's positions to pool slots (`_build_req_to_token_pool`)."""
 
+SMALL_CARD_BYTES = 40 * GIB
+"""Cards below lose less to the driver's context than larger ones."""
+
 MOST_OFF = 0.02
 """CUDA's total and nvidia-smi's differ by less than this part of a card."""
 
-EAGER_PREFILL = "amd"
-"""The vendor whose cards capture no prefill by default (`cuda_graph_config.py default_prefill_backend`)."""
+AMD = "amd"
+"""Its cards capture no prefill by default (`cuda_graph_config.py default_prefill_backend`) and lose more to a group."""
 
 FP8_BY_CHECKPOINT = "modelopt"
 """The format whose `kv_cache_quant_algo` SGLang reads; others' wishes for an FP8 cache are not read."""
@@ -77,7 +80,7 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
     kv_type = kv_dtype(model, gpu, workload, settings)
     key = (
         model.key, kv_type, gpu.compute_capability, gpu.vendor, settings.version,
-        settings.tensor_parallel, settings.pipeline_parallel, settings.dtype,
+        settings.tensor_parallel, settings.pipeline_parallel, settings.dtype, settings.expert_parallel,
     )  # fmt: skip
     prepared = _prepared.get(key) or _facts.kept(
         _prepared, key, lambda: _prepare(model, gpu, settings, kv_type)
@@ -208,8 +211,12 @@ def context_bytes(constants: dict[str, Any], gpu: Gpu, gpus: int) -> int:
 
     SGLang prints the latter as the memory of "Init torch distributed".
     """
-    table = "group_context_bytes" if _vllm_budget.nvlinked(gpu) else "group_without_nvlink_context_bytes"
-    return int(constants["driver_context_bytes"] + by_group_size(constants[table], gpus))
+    if gpu.vendor == AMD:
+        table = "group_of_amd_context_bytes"
+    else:
+        table = "group_context_bytes" if _vllm_budget.nvlinked(gpu) else "group_without_nvlink_context_bytes"
+    driver = "small_card_context_bytes" if gpu.memory_bytes < SMALL_CARD_BYTES else "driver_context_bytes"
+    return int(constants[driver] + by_group_size(constants[table], gpus))
 
 
 def reported_mib(gpu: Gpu) -> int:
@@ -235,37 +242,37 @@ def _report(
     free = terms.free_bytes - table_bytes
     failure = _failure(prepared, terms, free)
     used = _workload_bytes(prepared, workload, settings)
-    return Footprint(
-        total_bytes=terms.total_bytes,
-        runtime_bytes=runtime + loaded - weights,
-        weights_bytes=weights,
-        tensor_bytes=prepared.facts.tensor_bytes,
-        loaded_bytes=loaded,
-        kv_pool_bytes=terms.pool_bytes,
-        state_bytes=terms.state_bytes,
-        activations_bytes=activations,
-        cuda_graphs_bytes=graphs,
-        free_bytes=free,
-        memory_fraction=terms.fraction,
-        kv_pool_tokens=pool_tokens if not failure or settings.kv_cache_memory_bytes is not None else None,
-        max_concurrency=None,
-        kv_bytes_per_token=prepared.kv_bytes_per_token,
-        state_bytes_per_sequence=prepared.state_bytes_per_sequence,
-        workload_kv_bytes=used,
-        need_bytes=runtime + loaded + activations + graphs + used,
-        max_context_tokens=min(prepared.context_limit_tokens, pool_tokens),
-        max_sequences=min(requests, pool_tokens // max(1, workload.context_tokens)),
-        starts=not failure,
-        may_start=not failure,
-        refusal=failure or _refusal_of_requests(pool_tokens, workload),
-        uncertainty_bytes=_uncertainty(runtime, prepared.weights_uncertainty_bytes, activations, graphs),
-        pool_uncertainty_bytes=0 if terms.fraction is None else prepared.pool_uncertainty_bytes,
+    return Footprint(  # by place, which is ten times as quick as by name
+        terms.total_bytes,
+        runtime + loaded - weights,  # runtime_bytes
+        weights,  # weights_bytes
+        prepared.facts.tensor_bytes,
+        loaded,  # loaded_bytes
+        terms.pool_bytes,  # kv_pool_bytes
+        terms.state_bytes,
+        activations,  # activations_bytes
+        graphs,  # cuda_graphs_bytes
+        free,  # free_bytes
+        terms.fraction,  # memory_fraction
+        pool_tokens if not failure or settings.kv_cache_memory_bytes is not None else None,  # kv_pool_tokens
+        None,  # max_concurrency
+        prepared.kv_bytes_per_token,
+        prepared.state_bytes_per_sequence,
+        used,  # workload_kv_bytes
+        runtime + loaded + activations + graphs + used,  # need_bytes
+        min(prepared.context_limit_tokens, pool_tokens),  # max_context_tokens
+        min(requests, pool_tokens // max(1, workload.context_tokens)),  # max_sequences
+        not failure,  # starts
+        failure or _refusal_of_requests(pool_tokens, workload),  # refusal
+        _uncertainty(runtime, prepared.weights_uncertainty_bytes, activations, graphs),  # uncertainty_bytes
+        0 if terms.fraction is None else prepared.pool_uncertainty_bytes,
+        not failure,  # may_start
     )
 
 
 def _workload_bytes(prepared: _Prepared, workload: Workload, settings: EngineSettings) -> int:
-    """What the workload's sequences fill of the pools at full context."""
-    tokens = workload.context_tokens * workload.sequences
+    """What the workload's sequences fill of the pools."""
+    tokens = max(workload.context_tokens, workload.tokens_each * workload.sequences)
     states = prepared.state_bytes * prepared.slots_per_request * workload.sequences
     fixed = _sglang_pools.fixed_bytes(prepared.cell, settings)
     return fixed + int(prepared.cell.token_bytes * tokens) + states
@@ -273,13 +280,18 @@ def _workload_bytes(prepared: _Prepared, workload: Workload, settings: EngineSet
 
 def _prepare(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: str) -> _Prepared:
     constants = rules(NAME, settings.version)
-    if gpu.vendor == EAGER_PREFILL:
+    if gpu.vendor == AMD:
         constants = {**constants, "prefill_graphs": False}
     kept = replace(model, architecture=_sglang_pools.as_kept(model.architecture))
     facts = _facts.gather(kept, gpu, settings, kv_type)
     if kv_type.startswith("fp8") and _is_sparse(model) and _on_blackwell(gpu):
         facts = _sglang_pools.raw_latent(facts)
-    loading = _absorbed_bytes(model, facts) + constants["loading_kernels_bytes"]
+    alone = settings.tensor_parallel * settings.pipeline_parallel == 1
+    loading = _absorbed_bytes(model, facts) + alone * constants["loading_kernels_bytes"]
+    if model.quantization.method == "modelopt":  # nothing else has them, and most plans need not load that
+        from soong.memory.engines import _sglang_loading
+
+        loading += _sglang_loading.placeholder_bytes(model, gpu, settings)
     facts = replace(facts, weights_bytes=facts.weights_bytes + loading)
     wide = 0 if _on_blackwell(gpu) else _wide_scales_bytes(model, settings)
     if constants["fp4_scales_in_float32"]:
@@ -327,6 +339,16 @@ def _wide_scales_bytes(model: ServedModel, settings: EngineSettings) -> int:
     elements = sum(weight.elements * weight.count for weight in experts)
     per_gpu = elements // (settings.tensor_parallel * settings.pipeline_parallel)
     return per_gpu // FP4_SCALE_GROUP * (FLOAT32_BYTES - 1)
+
+
+def most_running(gpu: Gpu, settings: EngineSettings) -> int:  # noqa: ARG001 - as the other engines
+    """The largest pool of requests that the engine makes by itself; a small pool of tokens has room for fewer."""
+    return _sglang_pools.MOST_REQUESTS
+
+
+def pass_tokens(gpu: Gpu, settings: EngineSettings) -> int:
+    """The `chunked_prefill_size` that the engine takes for a GPU by itself."""
+    return _sglang_defaults.batch(reported_mib(gpu), settings, rules(NAME, settings.version)).tokens
 
 
 def _transient(
@@ -416,6 +438,8 @@ def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -
         argv += ["--tp-size", str(settings.tensor_parallel)]
     if settings.pipeline_parallel > 1:
         argv += ["--pp-size", str(settings.pipeline_parallel)]
+    if settings.expert_parallel and settings.tensor_parallel > 1:
+        argv += ["--ep-size", str(settings.tensor_parallel)]
     if settings.memory_fraction is not None:
         argv += ["--mem-fraction-static", f"{settings.memory_fraction:g}"]
     if workload.kv_dtype not in {"auto", *by_model}:

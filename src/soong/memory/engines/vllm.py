@@ -56,6 +56,7 @@ class _Prepared(NamedTuple):
     state_bytes_per_sequence: int
     context_bytes: int
     non_torch_bytes: int
+    graph_trial_non_torch_bytes: int
     context_limit_tokens: int
     least_batch_tokens: int
     uncertainty: dict[str, float]
@@ -84,8 +85,8 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
     sized = size(held, workload)
     short = short_of_pool(held, workload, terms.pool_bytes, prepared.facts.kinds, sized.per_sequence)
     refusal = terms.refusal or refusal_of_pool(workload, terms.pool_bytes, short)
-    # Refused by less than the figures may be off: nobody can say.
-    may_start = terms.may_start and short <= terms.pool_uncertainty_bytes
+    # Refused by less than the figures may be off, or than a later start has more: nobody can say.
+    may_start = terms.may_start and short <= terms.pool_uncertainty_bytes + terms.compiled_saves_bytes
     # A pool of a given size has its tokens, whether or not the rest finds room on this GPU.
     given = settings.kv_cache_memory_bytes is not None
     counted = terms.pool_bytes > 0 and (may_start or (short <= 0 and given))
@@ -96,7 +97,7 @@ def _prepared_for(model: ServedModel, gpu: Gpu, workload: Workload, settings: En
     kv_type = _facts.kv_dtype(model, workload, settings)
     key = (
         model.key, kv_type, gpu.compute_capability, gpu.interconnect, settings.version,
-        settings.tensor_parallel, settings.pipeline_parallel, settings.dtype,
+        settings.tensor_parallel, settings.pipeline_parallel, settings.dtype, settings.expert_parallel,
     )  # fmt: skip
     return _prepared.get(key) or _facts.kept(_prepared, key, lambda: _prepare(model, gpu, settings, kv_type))
 
@@ -105,15 +106,18 @@ class _Terms(NamedTuple):
     """How the GPU's memory is divided, whatever the context.
 
     loaded_bytes: weights as printed. activations_bytes: the profile run's peak; warm_up_bytes: what the sampler takes
-    beyond it for a moment once the pool is allocated.
-    budget_bytes: 0 where the pool is fixed. blocks: of the pool. max_context_tokens: the longest sequence that they
-    hold. refusal: why the budget cannot be had, or nothing; may_start: there is none, or it is within the error.
+    beyond it for a moment once the pool is allocated. compiled_saves_bytes: of the peak, where kernels are at hand.
+    budget_bytes: 0 where the pool is fixed. blocks: of the pool. sequences_to_hold: of which each must have a block,
+    or it does not start; startable_sequences: how many surely have, where it does not start for that alone.
+    max_context_tokens: the longest sequence that they hold. refusal: why the budget cannot be had, or nothing;
+    may_start: there is none, or it is within the error.
     """
 
     loaded_bytes: int
     runtime_bytes: int
     activations_bytes: int
     warm_up_bytes: int
+    compiled_saves_bytes: int
     graphs_bytes: int
     budget_bytes: int
     pool_bytes: int
@@ -126,6 +130,8 @@ class _Terms(NamedTuple):
     pool_uncertainty_bytes: int = 0
     refusal: str = ""
     may_start: bool = True
+    sequences_to_hold: int = 0
+    startable_sequences: int | None = None
 
 
 class Moments(NamedTuple):
@@ -164,15 +170,17 @@ def _moments(prepared: _Prepared, gpu: Gpu, settings: EngineSettings, tokens: in
     tables = engine_tables()[NAME]
     capability = gpu.compute_capability or _vllm_budget.HOPPER
     processors = tables["processors"].get(f"{capability[0]}.{capability[1]}", tables["processors"]["9.0"])
-    run = Batch(tokens, sequences, processors)
-    encoder = encoder_run(prepared.facts, tokens, settings.tensor_parallel)
+    run = Batch(tokens, sequences, processors, compiled=not settings.enforce_eager)
+    encoder = encoder_run(prepared.facts, prepared.rules, tokens, settings.tensor_parallel)
     captured = NO_GRAPHS
     if not settings.enforce_eager:
         captured = graphs(
             prepared.facts, gpu, prepared.rules, tables["graphs"], tokens=tokens, sequences=sequences
         )
     peak = activations(prepared.facts, prepared.rules, tables["activations"], run, encoder)
-    return Moments(run, encoder, peak, captured, prepared.context_bytes, prepared.non_torch_bytes)
+    tried = bool(captured.captures) and not runs_in_second_runner(prepared.facts, prepared.rules)
+    outside = prepared.graph_trial_non_torch_bytes if tried else prepared.non_torch_bytes
+    return Moments(run, encoder, peak, captured, prepared.context_bytes, outside)
 
 
 def _terms(prepared: _Prepared, gpu: Gpu, workload: Workload, settings: EngineSettings) -> _Terms:
@@ -219,6 +227,11 @@ def _with_pool(prepared: _Prepared, gpu: Gpu, terms: _Terms) -> _Terms:
     has_pool = bool(prepared.pool.groups)
     blocks = max(terms.pool_bytes, 0) // prepared.pool.bytes_per_block if has_pool else 1
     refusal, short, error = _refusal_of_budget(prepared, gpu, terms)
+    startable = None
+    if not refusal and terms.sequences_to_hold > blocks:
+        refusal, short = _too_few_blocks(terms.sequences_to_hold, blocks, prepared.pool.bytes_per_block)
+        error = terms.pool_uncertainty_bytes + terms.compiled_saves_bytes
+        startable = max(0, terms.pool_bytes - terms.pool_uncertainty_bytes) // prepared.pool.bytes_per_block
     return terms._replace(
         blocks=blocks,
         max_context_tokens=longest_context(
@@ -226,11 +239,12 @@ def _with_pool(prepared: _Prepared, gpu: Gpu, terms: _Terms) -> _Terms:
         ),
         refusal=refusal,
         may_start=short <= error,
+        startable_sequences=startable,
     )
 
 
 def _divide(prepared: _Prepared, gpu: Gpu, settings: EngineSettings, opened: Moments) -> _Terms:
-    facts, non_torch = prepared.facts, prepared.non_torch_bytes
+    facts, non_torch = prepared.facts, opened.non_torch_bytes
     weights = facts.weights_bytes + facts.batch_buffer_bytes * opened.batch.tokens
     runtime = prepared.context_bytes + non_torch
     captured, peak = opened.graphs.total_bytes, opened.activations.peak_bytes
@@ -248,12 +262,14 @@ def _divide(prepared: _Prepared, gpu: Gpu, settings: EngineSettings, opened: Mom
         runtime_bytes=runtime,
         activations_bytes=peak,
         warm_up_bytes=max(0, opened.activations.warm_up_bytes - peak),
+        compiled_saves_bytes=peak - opened.activations.compiled_peak_bytes if fraction is not None else 0,
         graphs_bytes=captured,
         budget_bytes=budget,
         pool_bytes=pool,
         free_bytes=gpu.memory_bytes - runtime - weights - max(pool, 0) - peak - captured,
         fraction=fraction,
         in_flight_tokens=prepared.rules["in_flight_batches"] * opened.batch.tokens,
+        sequences_to_hold=_sequences_to_hold(facts, prepared.rules, opened),
     )
 
 
@@ -270,37 +286,43 @@ def _report(
     loaded = terms.loaded_bytes
     weights = prepared.facts.tensor_bytes if terms.fraction is None else loaded
     fixed = terms.runtime_bytes + loaded + terms.activations_bytes + terms.graphs_bytes
-    return Footprint(
-        total_bytes=gpu.memory_bytes,
-        runtime_bytes=terms.runtime_bytes + loaded - weights,
-        weights_bytes=weights,
-        tensor_bytes=prepared.facts.tensor_bytes,
-        loaded_bytes=loaded,
-        kv_pool_bytes=max(terms.pool_bytes, 0),
-        state_bytes=0,
-        activations_bytes=terms.activations_bytes,
-        cuda_graphs_bytes=terms.graphs_bytes,
-        free_bytes=terms.free_bytes,
-        memory_fraction=terms.fraction,
-        kv_pool_tokens=sized.tokens if counted else None,
-        max_concurrency=sized.concurrency if counted else None,
-        kv_bytes_per_token=prepared.kv_bytes_per_token,
-        state_bytes_per_sequence=prepared.state_bytes_per_sequence,
-        workload_kv_bytes=sized.workload_bytes,
-        need_bytes=fixed + sized.workload_bytes,
-        max_context_tokens=terms.max_context_tokens,
-        max_sequences=sized.sequences,
-        starts=not refusal,
-        refusal=refusal,
-        uncertainty_bytes=terms.uncertainty_bytes + terms.warm_up_bytes,
-        pool_uncertainty_bytes=terms.pool_uncertainty_bytes,
-        may_start=may_start,
+    return Footprint(  # by place, which is ten times as quick as by name
+        gpu.memory_bytes,  # total_bytes
+        terms.runtime_bytes + loaded - weights,
+        weights,  # weights_bytes
+        prepared.facts.tensor_bytes,
+        loaded,  # loaded_bytes
+        max(terms.pool_bytes, 0),  # kv_pool_bytes
+        0,  # state_bytes
+        terms.activations_bytes,
+        terms.graphs_bytes,  # cuda_graphs_bytes
+        terms.free_bytes,
+        terms.fraction,  # memory_fraction
+        sized.tokens if counted else None,  # kv_pool_tokens
+        sized.concurrency if counted else None,  # max_concurrency
+        prepared.kv_bytes_per_token,
+        prepared.state_bytes_per_sequence,
+        sized.workload_bytes,  # workload_kv_bytes
+        fixed + sized.workload_bytes,  # need_bytes
+        terms.max_context_tokens,
+        sized.sequences,  # max_sequences
+        not refusal,  # starts
+        refusal,
+        terms.uncertainty_bytes + terms.warm_up_bytes,
+        terms.pool_uncertainty_bytes,
+        may_start,
+        terms.startable_sequences,
     )
 
 
 def most_running(gpu: Gpu, settings: EngineSettings) -> int:
     """The `max_num_seqs` that the engine takes for a GPU by itself."""
     return batch_defaults(gpu, rules(NAME, settings.version))[1]
+
+
+def pass_tokens(gpu: Gpu, settings: EngineSettings) -> int:
+    """The `max_num_batched_tokens` that the engine takes for a GPU by itself."""
+    return batch_defaults(gpu, rules(NAME, settings.version))[0]
 
 
 def _batch(prepared: _Prepared, gpu: Gpu, workload: Workload, settings: EngineSettings) -> tuple[int, int]:
@@ -339,6 +361,9 @@ def _prepare(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: st
             constants, gpu, settings.tensor_parallel, mixture=facts.mixture
         ),
         non_torch_bytes=_vllm_budget.non_torch_bytes(constants, gpu, settings.tensor_parallel),
+        graph_trial_non_torch_bytes=_vllm_budget.non_torch_bytes(
+            constants, gpu, settings.tensor_parallel, graphs_profiled=True
+        ),
         context_limit_tokens=model.architecture.context_limit_tokens or LONGEST_CONTEXT_TOKENS,
         least_batch_tokens=least_batch_tokens(facts, constants),
         uncertainty=engine_tables()[NAME]["uncertainty"],
@@ -369,12 +394,35 @@ def _refusal_of_budget(prepared: _Prepared, gpu: Gpu, terms: _Terms) -> tuple[st
         return reason, terms.budget_bytes - at_start, terms.uncertainty_bytes
     if terms.pool_bytes <= 0:
         reason = "no available memory for the cache blocks: weights and activations fill the engine's budget"
-        return reason, -terms.pool_bytes, terms.pool_uncertainty_bytes
+        return reason, -terms.pool_bytes, terms.pool_uncertainty_bytes + terms.compiled_saves_bytes
     free = terms.free_bytes - terms.warm_up_bytes
     if free < 0:
         reason = f"out of memory: {-free / gib:.2f} GiB more than the GPU has"
         return reason, -free, terms.uncertainty_bytes
     return "", 0, 0
+
+
+def _sequences_to_hold(facts: _facts.Facts, constants: dict[str, Any], opened: Moments) -> int:
+    """How many sequences must have a block of recurrent state: all that may run, where whole passes are captured.
+
+    Source: vLLM 0.20 to 0.33 `config/compilation.py` resolve_cudagraph_mode_and_sizes; 0.19 captures fewer instead.
+    """
+    if (
+        not constants["state_block_per_sequence"]
+        or constants["graph_modes"] == 1
+        or not opened.graphs.captures
+    ):
+        return 0
+    return opened.batch.sequences if any(kind.state_bytes for kind in facts.kinds) else 0
+
+
+def _too_few_blocks(sequences: int, blocks: int, block_bytes: int) -> tuple[str, int]:
+    """The refusal of more sequences than blocks of recurrent state, and the bytes it is short of."""
+    reason = (
+        f"max_num_seqs ({sequences}) exceeds available Mamba cache blocks ({blocks}): "
+        f"lower --max-num-seqs to at most {blocks}"
+    )
+    return reason, (sequences - blocks) * block_bytes
 
 
 def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -> tuple[str, ...]:
@@ -384,6 +432,8 @@ def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -
         argv += ["--tensor-parallel-size", str(settings.tensor_parallel)]
     if settings.pipeline_parallel > 1:
         argv += ["--pipeline-parallel-size", str(settings.pipeline_parallel)]
+    if settings.expert_parallel and settings.tensor_parallel > 1:
+        argv.append("--enable-expert-parallel")
     if settings.kv_cache_memory_bytes is not None:
         argv += ["--kv-cache-memory-bytes", str(settings.kv_cache_memory_bytes)]
     else:

@@ -223,6 +223,45 @@ FAMILIES: dict[str, str] = {
     "granite_speech": "granite_speech",
     "ovis": "ovis",
     "xverse": "llama",
+    "audioflamingo3": "audio",
+    "bert": "bert",
+    "blip-2": "blip2",
+    "clip": "clip",
+    "colpali": "colpali",
+    "diffusion_gemma": "gemma_vision",
+    "diffusion_gemma_text": "gemma4",
+    "gemma4_unified": "gemma_vision",
+    "gemma4_unified_text": "gemma4",
+    "glmasr": "audio",
+    "granite_speech_plus": "granite_speech",
+    "musicflamingo": "audio",
+    "openai_privacy_filter": "gpt_oss",
+    "openvla": "openvla",
+    "phi4-siglip": "phi4_siglip",
+    "shieldgemma2": "gemma_vision",
+    "siglip": "clip",
+    "whisper": "whisper",
+    "gpt-sw3": "classic",
+    "gte": "bert",
+    "llama_bidirec": "llama",
+    "modernbert": "bert",
+    "new": "bert",
+    "nomic_bert": "bert",
+    "roberta": "bert",
+    "xlm-roberta": "bert",
+    "hrm_text": "hrm_text",
+    "hyperclovax_vision_v2": "hcx_vision",
+    "iquestloopcoder": "iquest_loop",
+    "kimi_audio": "kimi_audio",
+    "KeyeVL1_5": "keye",
+    "longcat_flash_ngram": "longcat_flash",
+    "bitnet": "llama",
+    "isaac": "isaac",
+    "mistral4": "deepseek",
+    "nanochat": "llama",
+    "mimo_v2": "mimo_v2",
+    "pangu_pro_moe_v2": "pangu_pro",
+    "sarvam_mla": "deepseek",
 }
 """`model_type` of a config.json to the module that reads it."""
 
@@ -238,19 +277,25 @@ CLASSES: dict[str, str] = {
     "Gemma2ForCausalLM": "gemma2",
     "GraniteForCausalLM": "granite",
     "InternLM2ForCausalLM": "internlm2",
+    "IQuestLoopCoderForCausalLM": "iquestloopcoder",
     "InternLM3ForCausalLM": "internlm3",
     "LLaMAForCausalLM": "llama",
+    "MiMoV2ForCausalLM": "mimo_v2",
+    "LlamaBidirectionalForSequenceClassification": "llama",
+    "LlamaBidirectionalModel": "llama",
     "LlamaForCausalLM": "llama",
     "MistralForCausalLM": "mistral",
     "MixtralForCausalLM": "mixtral",
     "Olmo2ForCausalLM": "olmo2",
     "PanguEmbeddedForCausalLM": "PanguEmbedded",
+    "PanguProMoEV2ForCausalLM": "pangu_pro_moe_v2",
     "PanguUltraMoEForCausalLM": "pangu_ultra_moe",
     "Phi3ForCausalLM": "phi3",
     "Qwen2ForCausalLM": "qwen2",
     "Qwen2MoeForCausalLM": "qwen2_moe",
     "Qwen3ForCausalLM": "qwen3",
     "Qwen3MoeForCausalLM": "qwen3_moe",
+    "SarvamMLAForCausalLM": "sarvam_mla",
     "SolarForCausalLM": "solar",
     "TeleChat2ForCausalLM": "telechat",
     "TeleChat3ForCausalLM": "telechat3",
@@ -264,6 +309,15 @@ A repository with code of its own may call its type what it likes; an engine goe
 
 GENERATING = ("ForCausalLM", "ForConditionalGeneration")
 """How nearly all classes end whose last layer is the vocabulary; for these the other heads' module is not loaded."""
+
+
+UNTIED = frozenset(
+    {
+        "deepseek", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe", "glm_moe_dsa", "jamba", "nemotron_h",
+        "phimoe", "qwen3_next",
+    }
+)  # fmt: skip
+"""Types whose class in vLLM gives the head memory of its own though the config ties it: 0.32 `models/` of that name."""
 
 
 class UnknownFamilyError(ConfigError):
@@ -346,8 +400,11 @@ def read_architecture(config: Config) -> Architecture:
     check_lists(config)
     module = import_module(f"soong.models.families.{module_name}")
     architecture = cast("Architecture", module.read(config))
-    if not config.texts("architectures")[:1] or not config.texts("architectures")[0].endswith(GENERATING):
+    names = config.texts("architectures")[:1]
+    if not names or not names[0].endswith(GENERATING) or config.values.get("is_causal") is False:
         architecture = import_module("soong.models.families._heads").with_own_head(config, architecture)
+    elif model_type in UNTIED and config.flag("tie_word_embeddings"):
+        architecture = import_module("soong.models.families._heads").with_head_of_its_own(architecture)
     shape = _vision_shape(config)
     return architecture if shape is None else msgspec.structs.replace(architecture, vision_shape=shape)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from soong.errors import ConfigError
 from soong.models.architecture import Architecture
@@ -21,7 +23,7 @@ DTYPES = {
 }
 
 
-class Base(NamedTuple):
+class Base(Struct, frozen=True, gc=False):
     """The sizes that every decoder has."""
 
     layers: int

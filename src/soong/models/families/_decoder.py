@@ -113,7 +113,7 @@ def open_decoder(config: Config, build: Build, prefix: str = "model") -> Decoder
     """Read the sizes that every decoder has, under any of the names that configs use for them."""
     if build.defaults:
         config = with_defaults(config, build.defaults)
-    hidden_size = config.integer("hidden_size", "n_embd", "d_model", least=1)
+    hidden_size = config.integer("hidden_size", "n_embd", "n_embed", "d_model", least=1)
     base = _common.Base(
         layers=config.layers("num_hidden_layers", "num_layers", "n_layer", "n_layers"),
         hidden_size=hidden_size,

@@ -45,14 +45,18 @@ def mixture(
     *,
     layers: Layers,
     expert_hidden_size: int = 0,
+    precise: bool = False,
     names: Sequence[str] = ("gate_proj", "up_proj", "down_proj"),
 ) -> list[Weight]:
     """Router, routed and shared experts. `expert_hidden_size`: where routed experts work on a smaller width.
 
+    precise: the engine keeps the router in float32.
+
     Source: vLLM 0.33 `models/deepseek_v2.py` `DeepseekV2MoE`; the balancing bias is float32 there and in
     checkpoints.
     """
-    weights = _parts.router(f"{prefix}.gate", sizes.experts, hidden_size, layers=layers)
+    shape, dtype = (sizes.experts, hidden_size), "float32" if precise else ""
+    weights = [_parts.matrix(f"{prefix}.gate", shape, "router", layers=layers, dtype=dtype)]
     if sizes.balanced:
         bias = f"{prefix}.gate.e_score_correction_bias"
         weights.append(_parts.vector(bias, sizes.experts, "router", layers=layers, dtype="float32"))

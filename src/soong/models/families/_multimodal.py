@@ -2,7 +2,7 @@
 
 Multimodal configs nest the language model's sizes under `text_config`, or leave them at top level (older
 files). Nested sections
-are saved without the values that equal their configuration class's defaults, so those defaults are here.
+are saved without the values that equal their configuration class's defaults, which `_text_defaults.py` holds.
 """
 
 from __future__ import annotations
@@ -43,44 +43,28 @@ TEXT_MODEL_TYPES = {
 }
 """Text sections that are built like a plain language model, by the model type of that model."""
 
-TEXT_DEFAULTS: dict[str, dict[str, Any]] = {
-    "llama": {
-        "hidden_size": 4096,
-        "intermediate_size": 11008,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "vocab_size": 32000,
-        "max_position_embeddings": 2048,
-    },
-    "mistral": {
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 32000,
-        "max_position_embeddings": 131072,
-    },
-    "gemma3_text": {
-        "num_attention_heads": 8,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "vocab_size": 262208,
-        "max_position_embeddings": 131072,
-        "sliding_window": 4096,
-    },
-    "gemma": {
-        "hidden_size": 3072,
-        "intermediate_size": 24576,
-        "num_hidden_layers": 28,
-        "num_attention_heads": 16,
-        "head_dim": 256,
-        "vocab_size": 256000,
-        "max_position_embeddings": 8192,
-    },
-}
-"""Values that transformers leaves out of a saved section: `configuration_llama.py`,
-`configuration_mistral.py`, `configuration_gemma3.py`, `configuration_gemma.py`."""
+TIED_BY_CLASS: dict[str, bool] = dict.fromkeys(
+    (
+        "aya_vision", "cohere2_vision", "deepseek_vl", "diffusion_gemma", "ernie4_5_vl_moe", "fun_asr_nano", "gemma3",
+        "gemma3n", "gemma4", "gemma4_unified", "glmasr", "got_ocr2", "granite_speech", "granite_speech_plus",
+        "hunyuan_vl", "hyperclovax_vision_v2", "internvl", "janus", "kimi_k25", "lfm2_vl", "lighton_ocr", "mistral3",
+        "ovis2", "paddleocr_vl", "paligemma", "qwen3_asr", "shieldgemma2", "voxtral_realtime",
+    ),
+    True,
+) | dict.fromkeys(
+    (
+        "aria", "cohere_compass", "cosmos3_edge", "deepseek_ocr2", "emu3", "exaone4_5", "fast_vlm", "glm46v", "glm4v",
+        "glm4v_moe", "glm5_next", "glm_ocr", "granite4_vision", "idefics2", "idefics3", "llama4", "llava",
+        "llava_next", "llava_next_video", "llava_onevision", "minicpmv4_6", "minicpmv4_7", "minimax_m3_vl",
+        "qianfan_ocr", "qwen2_5_vl", "qwen2_vl", "qwen3_5", "qwen3_5_moe", "qwen3_vl", "qwen3_vl_moe", "qwen4_exp",
+        "smolvlm", "video_llama_3", "vipllava",
+    ),
+    False,
+)  # fmt: skip
+"""Whether the class that holds both layers ties them where the file is silent, whatever the text section says.
+
+Source: transformers 5.19 `configuration_*.py`; types that are not here leave it to the text section.
+"""
 
 
 def text_section(config: Config, *keys: str) -> Config:
@@ -129,15 +113,24 @@ def read_text(
         )
     inherited = {key: config.values[key] for key in SHARED_KEYS if config.values.get(key) is not None}
     # A null that the section writes out wins over the class's default: `"sliding_window": null` means no window.
-    values = {**(defaults or TEXT_DEFAULTS.get(family, {})), **section.values}
+    values = {**(_class_defaults(named, family) if defaults is None else defaults), **section.values}
     values |= {key: value for key, value in inherited.items() if values.get(key) is None}
     if "tie_word_embeddings" in inherited:
         # What holds both layers decides: vLLM 0.32 `config/vllm.py` with_hf_config.
         values["tie_word_embeddings"] = inherited["tie_word_embeddings"]
+    elif section is not config and config.text("model_type") in TIED_BY_CLASS:
+        values["tie_word_embeddings"] = TIED_BY_CLASS[config.text("model_type")]
     values["model_type"] = family
     check_lists(section)
     module = import_module(f"soong.models.families.{module_name}")
     return cast("Architecture", module.read(Config(values, section.address), prefix=prefix))
+
+
+def _class_defaults(named: str, family: str) -> dict[str, Any]:
+    """What the section's class assumes: of its own type, of the text part of a whole model's type, or of its like."""
+    from soong.models.families._text_defaults import SECTIONS
+
+    return next((SECTIONS[key] for key in (named, f"{named}_text", family) if key in SECTIONS), {})
 
 
 def joined(
@@ -151,6 +144,7 @@ def joined(
         model_type=config.text("model_type"),
         weights=(*_with_head_at(text.weights, head), *towers),
         multimodal=True,
+        whole_items=config.section("text_config").values.get("use_bidirectional_attention") == "vision",
         input_buffer_numbers=_layer_input_numbers(text),
     )
 

@@ -27,6 +27,10 @@ COLOURS = 3
 """Channels of an image: the default of every vision configuration class in transformers."""
 
 
+KERNEL_STEP = 64
+"""What vLLM's quantised kernels want sides to be a multiple of."""
+
+
 class Layer(msgspec.Struct, frozen=True, kw_only=True):
     """How one tower's encoder layer is built and what its parts are called.
 
@@ -173,6 +177,17 @@ def _attention(prefix: str, layer: Layer, size: Sizes, layers: Layers, *, served
     return weights
 
 
+def whole_unless(heads: int, weights: list[Weight]) -> list[Weight]:
+    """Weights that stand whole where the GPUs cannot share so many heads evenly.
+
+    Source: vLLM 0.33 `models/vision.py` is_vit_use_data_parallel, for the towers that tell it their heads.
+    """
+    return [
+        weight if weight.shard == "replicated" else msgspec.structs.replace(weight, whole_unless=heads)
+        for weight in weights
+    ]
+
+
 def mlp(prefix: str, layer: Layer, size: Sizes, layers: Layers = (), *, served: bool = True) -> list[Weight]:
     """The plain or gated MLP of one or all layers."""
     column: Shard = "column" if layer.mlp_split else "replicated"
@@ -213,8 +228,14 @@ def linear(
     bias: bool = True,
     served: bool = True,
 ) -> list[Weight]:
-    """A matrix; towers nearly always have biases, unlike decoders."""
-    return _parts.linear(path, out_size, in_size, part, shard, layers=layers, bias=bias, served=served)
+    """A matrix; towers nearly always have biases, unlike decoders.
+
+    What stands whole on every GPU is a plain module in vLLM's model classes, which no quantization reaches.
+    """
+    weights = _parts.linear(path, out_size, in_size, part, shard, layers=layers, bias=bias, served=served)
+    if shard != "replicated":
+        return weights
+    return [msgspec.structs.replace(weight, linear=False) for weight in weights]
 
 
 def ratio(config: Config, key: str, default: float) -> float:
@@ -323,7 +344,7 @@ def image_text_tower(
             f"{prefix}.embeddings.patch_embedding", patches(config, hidden, patch=patch), bias=not clip
         ),
         table(f"{prefix}.embeddings.position_embedding", (positions, hidden)),
-        *encoder(f"{prefix}.encoder.layers.{{}}", CLIP, size, served=deepest),
+        *_even_kernels(encoder(f"{prefix}.encoder.layers.{{}}", CLIP, size, served=deepest), size, clip=clip),
         *norm(f"{prefix}.post_layernorm", hidden, served=post_norm),
     ]
     if clip:
@@ -332,6 +353,16 @@ def image_text_tower(
     elif config.flag("vision_use_head", default=True):
         weights += _pooling_head(f"{prefix}.head", size)
     return weights
+
+
+def _even_kernels(weights: list[Weight], size: Sizes, *, clip: bool) -> list[Weight]:
+    """SigLIP's MLP stays unpacked where a side is no multiple of 64: vLLM 0.33 `siglip.py` SiglipMLP."""
+    if clip or (size.hidden % KERNEL_STEP == 0 and size.inner % KERNEL_STEP == 0):
+        return weights
+    return [
+        msgspec.structs.replace(weight, linear=False) if ".mlp." in weight.path else weight
+        for weight in weights
+    ]
 
 
 def _pooling_head(prefix: str, size: Sizes) -> list[Weight]:

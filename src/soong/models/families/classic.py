@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
@@ -54,6 +54,7 @@ FALCON = Build(
 
 BUILDS: dict[str, Build] = {
     "gpt2": GPT2,
+    "gpt-sw3": GPT2,
     "gpt_bigcode": GPT2,
     "falcon": FALCON,
     "bloom": replace(
@@ -198,7 +199,15 @@ def read(config: Config, prefix: str = "model") -> Architecture:
         feed_forward=weights,
         extra=_extra(decoder, model_type),
         intermediate_size=_width(decoder, model_type),
+        **_mask(decoder, model_type),
     )
+
+
+def _mask(decoder: Decoder, model_type: str) -> dict[str, Any]:
+    """The causal mask that transformers' GPT-BigCode keeps as a table of truth values, one byte each."""
+    if model_type != "gpt_bigcode":
+        return {}
+    return {"rotary_bytes": decoder.config.integer("n_positions", default=1024) ** 2}
 
 
 def _width(decoder: Decoder, model_type: str) -> int:
@@ -217,7 +226,7 @@ def _width(decoder: Decoder, model_type: str) -> int:
 def _extra(decoder: Decoder, model_type: str) -> list[Weight]:
     """Tables and norms beside the layers."""
     config, hidden_size = decoder.config, decoder.base.hidden_size
-    if model_type in {"gpt2", "gpt_bigcode"}:
+    if model_type in {"gpt2", "gpt-sw3", "gpt_bigcode"}:
         return [_positions("transformer.wpe", config.integer("n_positions", default=1024), hidden_size)]
     if model_type == "opt":
         return _opt_extra(decoder)

@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 
 Layers = tuple[int, ...]
 
-BALANCED_TYPES = frozenset({"axk1", "AXK1", "glm4_moe_lite", "glm_moe_dsa", "hy_v4"})
+BALANCED_TYPES = frozenset({"axk1", "AXK1", "glm4_moe_lite", "glm_moe_dsa", "hy_v4", "sarvam_mla"})
 """Model types whose router always has a balancing bias; the others say so with `topk_method`."""
+
+PRECISE_TYPES = frozenset({"glm4_moe_lite"})
+"""Model types whose router vLLM keeps in float32: 0.33 `models/glm4_moe_lite.py`."""
 
 EXTRA_NORMS: dict[str, tuple[str, ...]] = {
     "axk1": ("post_mlp_layernorm",),
@@ -45,20 +48,21 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     drafts = tuple(range(base.layers, base.layers + _draft_layers(config)))
     balanced = config.text("topk_method") == "noaux_tc" or config.text("model_type") in BALANCED_TYPES
     sizes = _moe.read_mixture(config, balanced=balanced)
+    precise = config.text("model_type") in PRECISE_TYPES
     dense, sparse = _mlp_layers(config, base.layers, sizes.experts)
     attention, caches, heads = _attention(config, prefix, base, layers, drafts)
     body = f"{prefix}.layers.{{}}"
     weights = [
         _parts.embedding(f"{prefix}.embed_tokens", base.vocab_size, base.hidden_size),
         *attention,
-        *_feed_forward(f"{body}.mlp", base, sizes, dense, sparse),
+        *_feed_forward(f"{body}.mlp", base, sizes, dense, sparse, precise=precise),
         *_norms(body, base.hidden_size, layers),
         *_extra_norms(config, body, base.hidden_size, layers),
         *_parts.norm(f"{prefix}.norm", base.hidden_size),
         *_parts.lm_head(base.vocab_size, base.hidden_size, tied=base.tied),
     ]
     if drafts:
-        moe = _feed_forward(f"{body}.mlp", base, sizes, (), drafts) if sizes.experts else ()
+        moe = _feed_forward(f"{body}.mlp", base, sizes, (), drafts, precise=precise) if sizes.experts else ()
         weights += _draft.draft(
             [*moe, *_norms(body, base.hidden_size, drafts), *_draft_ends(config, body, base, drafts)]
         )
@@ -153,14 +157,16 @@ def _indexed_layers(config: Config, layers: int) -> Layers:
     return tuple(layer for layer in range(layers) if max(layer - offset + 1, 0) % every == 0)
 
 
-def _feed_forward(path: str, base: Base, sizes: _moe.Mixture, dense: Layers, sparse: Layers) -> list[Weight]:
+def _feed_forward(
+    path: str, base: Base, sizes: _moe.Mixture, dense: Layers, sparse: Layers, *, precise: bool = False
+) -> list[Weight]:
     weights: list[Weight] = []
     if dense:
         weights += _parts.gated_mlp(
             path, hidden_size=base.hidden_size, intermediate_size=base.intermediate_size, layers=dense
         )
     if sparse:
-        weights += _moe.mixture(path, sizes, base.hidden_size, layers=sparse)
+        weights += _moe.mixture(path, sizes, base.hidden_size, layers=sparse, precise=precise)
     return weights
 
 

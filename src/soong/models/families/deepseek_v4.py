@@ -12,12 +12,16 @@ from typing import TYPE_CHECKING
 from soong.errors import ConfigError
 from soong.models.architecture import CompressedCache
 from soong.models.families import _common, _draft, _parts
+from soong.models.rotary import rotary_table_bytes
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture, Part, Weight
     from soong.models.config_json import Config
 
 Layers = tuple[int, ...]
+
+FLOAT32_TIMES = 2
+"""Tables of positions are in float32: one for compressed layers, one for those with a window alone."""
 
 INDEXED_RATIO = 4
 """Layers of this ratio have an indexer and overlapping windows, hence a compressor of twice the width.
@@ -64,6 +68,7 @@ def read(config: Config, prefix: str = "") -> Architecture:
         experts=config.integer("n_routed_experts"),
         experts_per_token=config.integer("num_experts_per_tok"),
         mtp_layers=len(drafts),
+        rotary_bytes=(1 + (0 in ratios)) * FLOAT32_TIMES * rotary_table_bytes(config),
     )
 
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from soong.models.config_json import Config
 
 _BLOCK = _towers.Layer(
-    attention="attn.", qkv=("qkv",), out="proj", norms=("norm1", "norm2"), split=False, mlp_split=False
+    attention="attn.", qkv=("qkv",), out="proj", norms=("norm1", "norm2"), split=False, mlp_split=True
 )
 
 _TEXT_DEFAULTS = {
@@ -37,8 +37,8 @@ _TEXT_DEFAULTS = {
 def read(config: Config) -> Architecture:
     """The architecture of a DeepSeek-VL2 config.
 
-    Source of the shapes and their sharding: vLLM `deepseek_vl2.py`, `configs/deepseek_vl2.py`; timm runs
-    whole on every GPU.
+    Source of the shapes and their sharding: vLLM `deepseek_vl2.py`, `configs/deepseek_vl2.py`; timm's
+    attention stands whole on every GPU, its MLPs are divided (patch_vit_for_tp).
     """
     section = _multimodal.text_section(config, "language_config", "text_config")
     defaults = {key: value for key, value in _TEXT_DEFAULTS.items() if key not in section.values}
@@ -75,13 +75,13 @@ def _tower(prefix: str, vision: Config) -> list[Weight]:
         _towers.table(f"{prefix}.pos_embed", (1, positions, width)),
         *_towers.encoder(f"{prefix}.blocks.{{}}", _BLOCK, size),
         *_towers.norm(f"{prefix}.norm", width),
-        # timm's pooling head is in the checkpoint; vLLM puts an identity in its place.
-        _towers.table(f"{pool}.latent", (1, 1, width), served=False),
-        *_towers.linear(f"{pool}.q", width, width, "vision", served=False),
-        *_towers.linear(f"{pool}.kv", 2 * width, width, "vision", served=False),
-        *_towers.linear(f"{pool}.proj", width, width, "vision", served=False),
-        *_towers.norm(f"{pool}.norm", width, served=False),
-        *_towers.mlp(f"{pool}.mlp.", _BLOCK, size, served=False),
+        # timm's pooling head, which the library builds though nobody asks it.
+        _towers.table(f"{pool}.latent", (1, 1, width)),
+        *_towers.linear(f"{pool}.q", width, width, "vision"),
+        *_towers.linear(f"{pool}.kv", 2 * width, width, "vision"),
+        *_towers.linear(f"{pool}.proj", width, width, "vision"),
+        *_towers.norm(f"{pool}.norm", width),
+        *_towers.mlp(f"{pool}.mlp.", _BLOCK, size),
     ]
 
 

@@ -37,6 +37,16 @@ BUILD = Build(
 )
 
 
+WITHOUT_OWN_INPUTS = replace(BUILD, defaults={**BUILD.defaults, "hidden_size_per_layer_input": 0})
+BUILDS = {
+    "diffusion_gemma_text": WITHOUT_OWN_INPUTS,
+    "gemma4_unified_text": replace(
+        WITHOUT_OWN_INPUTS, defaults={**WITHOUT_OWN_INPUTS.defaults, "sliding_window": 1024}
+    ),
+}
+"""Types whose configuration class departs from Gemma 4's: transformers 5 `configuration_gemma4_unified.py` and kin."""
+
+
 class _Kind(_decoder.Heads, frozen=True, kw_only=True):
     """One kind of layer. `shared`: its keys and values come from an earlier layer. `reused`: values are the keys."""
 
@@ -49,7 +59,7 @@ def read(config: Config, prefix: str = "model") -> Architecture:
 
     Source: transformers `modeling_gemma4.py`, `configuration_gemma4.py`; vLLM 0.33 `models/gemma4.py`.
     """
-    decoder = _decoder.open_decoder(config, BUILD, prefix)
+    decoder = _decoder.open_decoder(config, BUILDS.get(config.text("model_type"), BUILD), prefix)
     windows = _windows(decoder)
     first_shared = decoder.base.layers - _shared_layers(decoder)
     kinds = _kinds(decoder, windows, first_shared)

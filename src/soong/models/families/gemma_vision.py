@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from soong.models.families import _multimodal, _towers
+from soong.models.families import _multimodal, _parts, _towers
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture, Weight
@@ -31,6 +31,9 @@ _GEMMA_4 = _towers.Layer(
 )
 
 
+GEMMA_3 = {"gemma3", "shieldgemma2"}
+
+
 def read(config: Config) -> Architecture:
     """The architecture of a multimodal Gemma config.
 
@@ -40,17 +43,26 @@ def read(config: Config) -> Architecture:
     """
     kind = config.text("model_type")
     section = _multimodal.text_section(config)
+    if kind == "gemma4_unified":
+        text = _multimodal.read_text(
+            config, section, prefix="language_model.model", model_type="gemma4_unified_text"
+        )
+        return _multimodal.joined(config, text, _unified(config, text.hidden_size))
+    if kind == "diffusion_gemma":
+        text = _multimodal.read_text(config, section, prefix="model", model_type="diffusion_gemma_text")
+        extra = [*_self_conditioning(config, text), *_towers_of_gemma_4(config, text.hidden_size)]
+        return _multimodal.joined(config, text, extra)
     if kind == "gemma4":
         text = _multimodal.read_text(config, section, prefix="model.language_model", model_type="gemma4_text")
         return _multimodal.joined(config, text, _towers_of_gemma_4(config, text.hidden_size))
-    default = "gemma3_text" if kind == "gemma3" else "gemma"
+    default = "gemma3_text" if kind in GEMMA_3 else "gemma"
     text = _multimodal.read_text(
         config, section, prefix="language_model.model", model_type=section.text("model_type", default)
     )
     vision = config.section("vision_config")
     tower = _towers.image_text_tower("vision_tower.vision_model", vision, kind="siglip_vision_model")
     width = vision.integer("hidden_size", default=768)
-    if kind == "gemma3":
+    if kind in GEMMA_3:
         projector = [
             _towers.table(
                 "multi_modal_projector.mm_input_projection_weight", (width, text.hidden_size), "projector"
@@ -60,6 +72,46 @@ def read(config: Config) -> Architecture:
     else:
         projector = _towers.linear("multi_modal_projector.linear", text.hidden_size, width, "projector")
     return _multimodal.joined(config, text, [*tower, *projector], head="language_model.lm_head")
+
+
+def _unified(config: Config, text_size: int) -> list[Weight]:
+    """Patches and sounds that go straight to the decoder, through one matrix: vLLM 0.33 `gemma4_unified.py`."""
+    weights: list[Weight] = []
+    if "vision_config" in config:
+        vision, path = config.section("vision_config"), "vision_embedder"
+        width = vision.integer("mm_embed_dim", default=3840, least=1)
+        positions = vision.integer("mm_posemb_size", default=1120, least=1)
+        side = _towers.edge(vision, "patch_size", 16)
+        side *= vision.integer("pooling_kernel_size", default=3, least=1)
+        numbers = _towers.COLOURS * side**2
+        weights += [
+            _towers.table(f"{path}.pos_embedding", (positions, 2, width)),
+            *_towers.norm(f"{path}.patch_ln1", numbers),
+            *_towers.linear(f"{path}.patch_dense", width, numbers, "vision", "column"),
+            *_towers.norm(f"{path}.patch_ln2", width),
+            *_towers.norm(f"{path}.pos_norm", width),
+            *_towers.linear("embed_vision.embedding_projection", text_size, width, "projector", bias=False),
+        ]
+    if "audio_config" in config:
+        heard = config.section("audio_config").integer("audio_embed_dim", default=640, least=1)
+        weights += _towers.linear(
+            "embed_audio.embedding_projection", text_size, heard, "projector", bias=False
+        )
+    return weights
+
+
+def _self_conditioning(config: Config, text: Architecture) -> list[Weight]:
+    """What mixes the last guess into the next step, whole on every GPU: vLLM 0.33 `diffusion_gemma.py`."""
+    path, hidden = "self_conditioning", text.hidden_size
+    inner = config.integer("self_conditioning_size", default=text.intermediate_size, least=1)
+    wide, narrow = (inner, hidden), (hidden, inner)
+    return [
+        _parts.vector(f"{path}.pre_norm", hidden, "norm"),
+        *(
+            _parts.matrix(f"{path}.{name}", shape, "other")
+            for name, shape in (("gate_proj", wide), ("up_proj", wide), ("down_proj", narrow))
+        ),
+    ]
 
 
 def _towers_of_gemma_4(config: Config, text_size: int) -> list[Weight]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from soong.models.families import _multimodal, _towers
+from soong.models.families._text_defaults import SECTIONS
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture, Weight
@@ -21,15 +22,19 @@ def read(config: Config) -> Architecture:
     """
     section = _multimodal.text_section(config)
     default = "glm4_moe" if config.text("model_type") == "glm4v_moe" else "glm4"
-    heads = section.integer("num_attention_heads", least=1)
+    kind = section.text("model_type", default)
+    assumed = SECTIONS.get(kind, {})
+    heads = section.integer("num_attention_heads", default=assumed.get("num_attention_heads"), least=1)
+    width = section.integer("hidden_size", default=assumed.get("hidden_size"), least=1)
     text = _multimodal.read_text(
         config,
         section,
         prefix="model.language_model",
-        model_type=section.text("model_type", default),
+        model_type=kind,
         # Glm4vTextConfig has no head size of its own, unlike Glm4Config.
         defaults={
-            "head_dim": max(1, section.integer("hidden_size", least=1) // heads),
+            **assumed,
+            "head_dim": max(1, width // heads),
             **({"attention_bias": False} if config.text("model_type") == "glm_ocr" else {}),
         },
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from soong.models.families import _multimodal, _towers
+from soong.models.families import _multimodal, _qformer, _towers
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture, Weight
@@ -67,34 +67,12 @@ def _conformer(encoder: Config) -> list[Weight]:
 
 
 def _projector(config: Config, section: Config, text_size: int) -> list[Weight]:
-    """A BLIP-2 query transformer; defaults of transformers `Blip2QFormerConfig`. Every GPU holds all of it."""
-    hidden = section.integer("hidden_size", default=768, least=1)
-    inner = section.integer("intermediate_size", default=3072, least=1)
-    layers = tuple(range(_towers.depth(section, "num_hidden_layers", default=12)))
+    """A query transformer over short windows of sound."""
+    hidden = _qformer.width_of(section)
     window = config.integer("window_size", default=15, least=1)
     queries = window // config.integer("downsample_rate", default=5, least=1)
-    every = section.integer("cross_attention_frequency", default=2, least=1)
-    crossed = tuple(layer for layer in layers if layer % every == 0)
-    width = section.integer("encoder_hidden_size", default=1408, least=1)
-    body = "projector.qformer.encoder.layer.{}"
     return [
         _towers.table("projector.query", (1, queries, hidden), "projector"),
-        *_towers.norm("projector.qformer.layernorm", hidden, "projector"),
-        *_attention(f"{body}.attention", hidden, hidden, layers),
-        *_attention(f"{body}.crossattention", hidden, width, crossed),
-        *_towers.linear(f"{body}.intermediate_query.dense", inner, hidden, "projector", layers=layers),
-        *_towers.linear(f"{body}.output_query.dense", hidden, inner, "projector", layers=layers),
-        *_towers.norm(f"{body}.output_query.LayerNorm", hidden, "projector", layers=layers),
+        *_qformer.query_transformer("projector.qformer", section),
         *_towers.linear("projector.linear", text_size, hidden, "projector"),
-    ]
-
-
-def _attention(path: str, hidden: int, width: int, layers: tuple[int, ...]) -> list[Weight]:
-    """Queries from `hidden`, keys and values from `width` numbers."""
-    return [
-        *_towers.linear(f"{path}.attention.query", hidden, hidden, "projector", layers=layers),
-        *_towers.linear(f"{path}.attention.key", hidden, width, "projector", layers=layers),
-        *_towers.linear(f"{path}.attention.value", hidden, width, "projector", layers=layers),
-        *_towers.linear(f"{path}.output.dense", hidden, hidden, "projector", layers=layers),
-        *_towers.norm(f"{path}.output.LayerNorm", hidden, "projector", layers=layers),
     ]

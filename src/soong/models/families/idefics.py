@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from soong.models.families import _multimodal, _towers
+from soong.models.families import _multimodal, _parts, _towers
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture, Weight
@@ -38,7 +38,7 @@ def _tower(config: Config, vision: Config, text_size: int) -> list[Weight]:
         ),
         *_towers.encoder(f"{prefix}.encoder.layers.{{}}", _towers.CLIP, size),
         *_towers.norm(f"{prefix}.post_layernorm", hidden),
-        *_towers.linear(
-            "model.connector.modality_projection.proj", text_size, folded, "projector", bias=False
+        *_parts.linear(
+            "model.connector.modality_projection.proj", text_size, folded, "projector", "replicated"
         ),
     ]

@@ -21,6 +21,9 @@ Layers = tuple[int, ...]
 
 FAST_HEAD_DIM = 128
 
+LEAST_EXPERT_WIDTH = 256
+"""What vLLM's kernels want of each GPU's part of an expert: 0.33 `models/kimi_k3/nvidia/model.py` KimiMoE."""
+
 
 def read(config: Config, prefix: str = "model") -> Architecture:
     """The architecture of a Kimi-Linear config.
@@ -116,6 +119,10 @@ def _experts(
     weights = _moe.mixture(
         prefix, sizes, hidden_size, layers=layers, expert_hidden_size=narrow, names=("w1", "w3", "w2")
     )
+    least = config.integer("min_moe_intermediate_per_partition", default=LEAST_EXPERT_WIDTH)
+    weights = [
+        msgspec.structs.replace(weight, least=least) if weight.copies > 1 else weight for weight in weights
+    ]
     if not narrow:
         return weights
     down, up = f"{prefix}.routed_expert_down_proj", f"{prefix}.routed_expert_up_proj"

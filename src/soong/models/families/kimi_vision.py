@@ -48,7 +48,8 @@ def tower_k(vision: Config, text_size: int, *, plain: bool) -> list[Weight]:
     )
     projector = vision.integer("mm_hidden_size", default=hidden, least=1)
     merged = projector * _merged(vision)
-    weights = _moonvit(vision, size, plain=plain)
+    heads = vision.integer("vt_num_attention_heads", default=12 if plain else 16, least=1)
+    weights = _towers.whole_unless(heads, _moonvit(vision, size, plain=plain))
     kind = vision.text("mm_projector_type", "patchmergerv2" if plain else "patchmerger")
     if kind == "patchmergerv2":
         weights += _towers.two_linears(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from soong.models.architecture import StateCache, StateTensor
 from soong.models.families import _blocks, _common, _parts
 
@@ -21,7 +23,7 @@ def read(config: Config, prefix: str = "model") -> Architecture:
     `modeling_lfm2.py`.
     """
     tied = config.flag("tie_embedding", default=config.flag("tie_word_embeddings", default=True))
-    base = _common.read_base(config)._replace(tied=tied, intermediate_size=_intermediate_size(config))
+    base = replace(_common.read_base(config), tied=tied, intermediate_size=_intermediate_size(config))
     layers = tuple(range(base.layers))
     full = _attention_layers(config, base.layers)
     conv = _blocks.others(layers, full)

@@ -220,6 +220,10 @@ BUILDS: dict[str, Build] = {
         defaults={"head_dim": 128, "sliding_window": 2048, "num_key_value_heads": 4},
     ),
     "orion": Build(norm_bias=True),
+    "nanochat": Build(norms=(), final_norm="", up=("fc1",), down="fc2"),
+    "bitnet": Build(
+        tied=True, norms=("input_layernorm", "post_attention_layernorm", "self_attn.attn_sub_norm")
+    ),
 }
 """`model_type` to build. Source: transformers 5 `modeling_*.py` of that name, vLLM 0.33 `models/`."""
 
@@ -227,9 +231,18 @@ BUILDS: dict[str, Build] = {
 def read(config: Config, prefix: str = "model") -> Architecture:
     """The architecture of a dense decoder that is built like Llama; of any other type as Llama itself."""
     model_type = config.text("model_type")
+    if model_type == "minicpm" and config.integer("num_experts", default=0):
+        from soong.models.families import moe
+
+        return moe.read(config, prefix)
     decoder = _decoder.open_decoder(config, _build(config, model_type), prefix)
     if model_type == "apertus":
         return _decoder.assemble(decoder, extra=_learned_activation(decoder))
+    if model_type == "bitnet":
+        inner = f"{decoder.body}.mlp.ffn_sub_norm"
+        return _decoder.assemble(
+            decoder, extra=_parts.norm(inner, decoder.base.intermediate_size, layers=decoder.layers)
+        )
     if model_type == "mimo":
         return _read_mimo(decoder)
     if model_type == "granite_swa":

@@ -42,6 +42,7 @@ def read(config: Config, prefix: str = "model") -> Architecture:
         for name in ("input_layernorm", "post_attention_layernorm"):
             weights += _parts.norm(f"{body}.{name}.{half}", base.hidden_size, layers=layers)
     weights += _mixture(f"{body}.mlp", config, layers)
+    weights += _ngrams(f"{prefix}.ngram_embeddings", config, base)
     weights += _parts.norm(f"{prefix}.norm", base.hidden_size)
     weights += _parts.lm_head(base.vocab_size, base.hidden_size, tied=base.tied)
     cache = _mla.latent_cache(sizes, len(HALVES) * base.layers)
@@ -50,6 +51,24 @@ def read(config: Config, prefix: str = "model") -> Architecture:
         experts=config.integer("n_routed_experts", least=1),
         experts_per_token=config.integer("moe_topk", least=1),
     )
+
+
+def _ngrams(path: str, config: Config, base: _common.Base) -> list[Weight]:
+    """One long table for all n-grams and what widens each of its rows: vLLM 0.33 `models/longcat_flash_ngram.py`.
+
+    Each of the tables in it has two rows more than the one before, so that their hashes differ.
+    """
+    if "ngram_vocab_size_ratio" not in config:
+        return []
+    splits = config.integer("emb_split_num", least=1)
+    count = splits * (config.integer("emb_neighbor_num", least=2) - 1)
+    rows = int(config.number("ngram_vocab_size_ratio", 1) * base.vocab_size)
+    total = sum(rows + 2 * place + 1 for place in range(count))
+    width = base.hidden_size // count
+    return [
+        _parts.matrix(f"{path}.oe_embedder", (total, width), "embedding", "vocab"),
+        _parts.matrix(f"{path}.oe_projection", (count, width, base.hidden_size), "embedding"),
+    ]
 
 
 def _mixture(path: str, config: Config, layers: Layers) -> list[Weight]:

@@ -47,7 +47,7 @@ def read(config: Config, prefix: str = "model") -> Architecture:
         size = indexer.integer("sparse_index_dim", least=1)
         caches += (AttentionCache(layers=len(indexed), kv_heads=1, key_dim=size, value_dim=0),)
     return _decoder.assemble(
-        replace(decoder, base=decoder.base._replace(intermediate_size=width)),
+        replace(decoder, base=replace(decoder.base, intermediate_size=width)),
         feed_forward=[
             *_decoder.mlp_weights(decoder, width, dense),
             *mixture_weights(decoder, MIX, sizes, sparse),

@@ -99,6 +99,7 @@ FAMILIES: dict[str, tuple[Build, Mix]] = {
         Build(),
         Mix(path="block_sparse_moe", gate="router.layer", width=("intermediate_size",)),
     ),
+    "minicpm": (Build(tied=True), Mix(width=("intermediate_size",), names=("w1", "w3", "w2"))),
     "aria_text": (
         Build(),
         Mix(
@@ -131,7 +132,13 @@ FAMILIES: dict[str, tuple[Build, Mix]] = {
     ),
     "dots1": (Build(head_norm="head", window_switch="use_sliding_window"), DEEPSEEK_MIX),
     "ernie4_5_moe": (
-        Build(tied=True, qkv_bias="use_bias", out_bias="use_bias", mlp_bias="use_bias"),
+        Build(
+            tied=True,
+            qkv_bias="use_bias",
+            out_bias="use_bias",
+            mlp_bias="use_bias",
+            defaults={"moe_num_shared_experts": 2},
+        ),
         Mix(
             count=("moe_num_experts",),
             per_token=("moe_k",),

@@ -29,6 +29,7 @@ def read(config: Config) -> Architecture:
 def _tower(config: Config, vision: Config, text_size: int) -> list[Weight]:
     size = _towers.sizes(vision, hidden=1536, inner=8960, depth=50, heads=16)
     hidden, prefix = size.hidden, "model.vision_tower"
+    heads = vision.integer("num_attention_heads", "num_heads", default=16, least=1)
     patch = _towers.edge(vision, "patch_size", 14)
     inputs = _towers.COLOURS * vision.integer("patch_temporal", default=2, least=1) * patch**2
     rows, columns = (vision.integer(key, default=32, least=1) for key in ("pos_emb_height", "pos_emb_width"))
@@ -38,7 +39,7 @@ def _tower(config: Config, vision: Config, text_size: int) -> list[Weight]:
         *_towers.linear(f"{prefix}.patch_embedder.patch_embedding", hidden, inputs, "vision", bias=False),
         _towers.table(f"{prefix}.patch_embedder.position_embedding_table", (rows * columns, hidden)),
         *_towers.norm(f"{prefix}.ln_pre", hidden),
-        *_towers.encoder(f"{prefix}.layers.{{}}", _LAYER, size),
+        *_towers.whole_unless(heads, _towers.encoder(f"{prefix}.layers.{{}}", _LAYER, size)),
         *_towers.norm(f"{prefix}.ln_post", hidden),
         *_towers.two_linears(
             "model.vision_adapter", merged, middle, middle, bias=False, split=False, names=("fc1", "fc2")

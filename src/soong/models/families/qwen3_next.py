@@ -70,7 +70,7 @@ def _split_layers(config: Config, layers: int) -> tuple[Layers, Layers]:
     full = {
         layer
         for layer in range(layers)
-        if (kinds[layer] == "full_attention" if kinds else (layer + 1) % every == 0)
+        if (kinds[layer] != "linear_attention" if kinds else (layer + 1) % every == 0)
     }
     return tuple(layer for layer in range(layers) if layer not in full), tuple(sorted(full))
 

@@ -39,6 +39,7 @@ def _text(config: Config, prefix: str) -> Architecture:
     body, hidden_size = f"{prefix}.layers.{{}}", plain.hidden_size
     layers = tuple(range(config.layers()))
     full = next((w.layers for w in plain.weights if w.path == f"{body}.self_attn.o_proj"), ())
+    full = full if "indexer_n_heads" in config else ()  # without the word vLLM runs them as plain attention
     hashed = tuple(layer - 1 for layer in config.integers("ple_layer_ids") if 1 <= layer <= len(layers))
     kept = (weight for weight in plain.weights if not _is_replaced(weight.path, prefix))
     picked = 2 * len(full) * (config.integer("indexer_budget", default=2048, least=1) + PICKED_SPARE)

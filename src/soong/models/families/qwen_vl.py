@@ -33,6 +33,10 @@ _BLOCK_3 = _towers.Layer(
 )
 
 
+TEXT_ALONE = {"Qwen3_5ForCausalLM", "Qwen3_5MoeForCausalLM"}
+"""Classes that leave the tower out, though the config describes one: vLLM 0.33 `models/qwen3_5.py`."""
+
+
 def read(config: Config) -> Architecture:
     """The architecture of a Qwen vision-language config.
 
@@ -57,6 +61,9 @@ def read(config: Config) -> Architecture:
     text = _multimodal.read_text(config, section, prefix="model.language_model")
     if kind == "exaone4_5":
         return _multimodal.joined(config, text, tower_2_5("model.visual", vision))
+    names = config.texts("architectures")
+    if names and names[0] in TEXT_ALONE:
+        return replace(text, name=names[0], model_type=kind)
     deepstack = 3 if kind.startswith("qwen3_vl") else 0
     whole = _multimodal.joined(config, text, tower_3("model.visual", vision, deepstack=deepstack))
     return replace(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from fnmatch import translate
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -31,15 +32,19 @@ FUSED = {
 }  # fmt: skip
 """Some lists name the engine's fused module instead of its parts: vLLM 0.33 `packed_modules_mapping`."""
 
+MOST_NAMES = 4096
+"""Names whose spelling is remembered: models of a family share theirs, and each is asked about many times."""
+
 LONGEST_PATTERN = 400
 """A longer regular expression is not a list of modules; it is left out rather than run."""
 
-_NUMBER = re.compile(r"((?:[^.]*\.)*?)([0-9]{1,6})(\..*)$")
+_NUMBER = r"((?:[^.]*\.)*?)([0-9]{1,6})(\..*)$"
 """A name with a number as one of its parts: what stands before it, the number, and the rest."""
 
 _LAYERED = r"[0-9]|\\d(?!\+)|\[\^?\\d"
 
 
+@lru_cache(maxsize=MOST_NAMES)
 def canonical(name: str) -> str:
     """The name without the leading parts that spellings differ in."""
     stripped = True
@@ -101,7 +106,7 @@ def _sort_entry(
     rooted, entry = entry.startswith(ROOTS), canonical(entry)
     bare = entry.rstrip("*")
     whole = bare == entry or bare[-1:].isdigit()
-    numbered = _NUMBER.match(f"{bare}." if whole else bare) if "*" not in bare else None
+    numbered = re.match(_NUMBER, f"{bare}." if whole else bare) if "*" not in bare else None
     if numbered:
         head, number, tail = numbered.groups()
         templates.setdefault((head, tail), set()).add(int(number))
@@ -116,9 +121,10 @@ def _sort_entry(
 class _Patterns:
     """Regular expressions asked as one; each spelling of a name is tried."""
 
-    __slots__ = ("_compiled",)
+    __slots__ = ("_compiled", "_known")
 
     def __init__(self, patterns: list[str]) -> None:
+        self._known: dict[str, bool] = {}
         usable = [pattern for pattern in dict.fromkeys(patterns) if len(pattern) <= LONGEST_PATTERN]
         self._compiled = _compiled(usable)
 
@@ -128,8 +134,14 @@ class _Patterns:
     def match(self, name: str) -> bool:
         if not self._compiled:
             return False
-        spellings = {name, canonical(name), f"model.{name}", fused(name)}
-        return any(pattern.match(spelling) for pattern in self._compiled for spelling in spellings)
+        found = self._known.get(name)
+        if found is None:
+            if len(self._known) >= MOST_NAMES:
+                self._known.clear()
+            spellings = {name, canonical(name), f"model.{name}", fused(name)}
+            found = any(pattern.match(spelling) for pattern in self._compiled for spelling in spellings)
+            self._known[name] = found
+        return found
 
 
 def _compiled(patterns: list[str]) -> tuple[re.Pattern[str], ...]:

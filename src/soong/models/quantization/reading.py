@@ -79,7 +79,9 @@ def _is_named(config: Config, hf_quant: Config | None) -> bool:
         return True
     producer, inner = stated.values.get("producer"), stated.values.get("quantization")
     by_modelopt = isinstance(producer, dict) and producer.get("name") == "modelopt"
-    return by_modelopt and isinstance(inner, dict) and bool(inner.get("quant_algo"))
+    # A side file without its producer is an excerpt: ModelOpt writes both, and packed tensors fit no 16-bit layer.
+    excerpt = place is None and producer is None
+    return (by_modelopt or excerpt) and isinstance(inner, dict) and bool(inner.get("quant_algo"))
 
 
 def unquantised(dtype: str) -> Quantization:

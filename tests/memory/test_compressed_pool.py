@@ -1,0 +1,72 @@
+"""DeepSeek-V4's pool, held against what vLLM 0.32's own planner makes of its two published configs on an H100 80GB."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from soong.memory.engines._vllm_pool import PoolRules, build_pool
+from soong.memory.kv_cache import layer_kinds
+from soong.models.config_json import Config
+from soong.models.families import read_architecture
+
+if TYPE_CHECKING:
+    from soong.models.architecture import Architecture
+
+POOL_BYTES, IN_FLIGHT_TOKENS = 40 << 30, 2 * 8192
+
+
+def deepseek_v4(ratios: list[int]) -> Architecture:
+    """A model with DeepSeek-V4's caches; the sizes of its matrices play no part."""
+    return read_architecture(
+        Config(
+            {
+                "model_type": "deepseek_v4",
+                "hidden_size": 4096,
+                "num_hidden_layers": len(ratios),
+                "num_attention_heads": 64,
+                "head_dim": 512,
+                "qk_rope_head_dim": 64,
+                "q_lora_rank": 1024,
+                "o_lora_rank": 1024,
+                "o_groups": 8,
+                "index_n_heads": 64,
+                "index_head_dim": 128,
+                "index_topk": 512,
+                "n_routed_experts": 256,
+                "n_shared_experts": 1,
+                "num_experts_per_tok": 6,
+                "moe_intermediate_size": 2048,
+                "vocab_size": 129280,
+                "sliding_window": 128,
+                "hc_mult": 4,
+                "compress_ratios": ratios,
+            }
+        )
+    )
+
+
+FLASH = [0, 0, *[4, 128] * 20, 4]
+PRO = [128, 128, *[4, 128] * 29, 4]
+
+
+@pytest.mark.parametrize(
+    ("ratios", "block_bytes", "tokens"),
+    [
+        (FLASH, 1_002_240, {4096: 104_231, 8192: 104_355, 32768: 206_197}),
+        (PRO, 1_435_968, {4096: 72_747, 8192: 72_834, 32768: 143_914}),
+    ],
+    ids=["flash", "pro"],
+)
+def test_windows_entries_and_states_share_a_pool(
+    ratios: list[int], block_bytes: int, tokens: dict[int, int]
+) -> None:
+    kinds = layer_kinds(deepseek_v4(ratios), tensor_parallel=8, kv_dtype="bfloat16")
+    pool = build_pool(kinds, PoolRules(True, 1.5, 2, 1, 16, 1))
+    blocks = POOL_BYTES // pool.bytes_per_block
+    assert pool.bytes_per_block == block_bytes
+    assert {
+        context: int(blocks / pool.blocks_per_sequence(context, IN_FLIGHT_TOKENS) * context)
+        for context in tokens
+    } == tokens
