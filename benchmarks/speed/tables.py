@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from benchmarks.speed.cases import PUBLISHED
 from benchmarks.speed.measuring import Result, load_of, median, quantile
-from benchmarks.speed.writing import FEW_USERS
 
 from soong.speed import roofline
+from soong.speed.roofline import FEW_USERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -11,9 +11,10 @@ from benchmarks.speed.measuring import load_of, median, quantile, results_of
 
 from soong.speed import roofline
 from soong.speed.efficiency import Efficiencies, SpeedTable, Spread
+from soong.speed.roofline import FEW_USERS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from benchmarks.speed.cases import Case
     from benchmarks.speed.measuring import Result
@@ -30,9 +31,6 @@ HEADER = """\
 # where a row began. Do not edit here: change the priors or the runs, and fit again.
 """
 
-FEW_USERS = 8
-"""Up to so many at once hardly anybody waits in a queue, so that the time to the first token is the engine's own."""
-
 
 def finished(fitted: Fit, table: SpeedTable, cases: Sequence[Case]) -> SpeedTable:
     """The fitted table with the engines' first waits and the spread of runs about their predictions."""
@@ -41,7 +39,9 @@ def finished(fitted: Fit, table: SpeedTable, cases: Sequence[Case]) -> SpeedTabl
         msgspec.structs.replace(engine, first_us=_first_us(engine.name, cases, moved))
         for engine in moved.engine
     )
-    return msgspec.structs.replace(moved, engine=engines, spread=spreads(unseen(fitted, table, cases)))
+    whole = msgspec.structs.replace(moved, engine=engines)
+    rows = (*spreads(unseen(fitted, table, cases)), *_first_token_spreads(cases, whole))
+    return msgspec.structs.replace(whole, spread=rows)
 
 
 def by_model(case: Case) -> str:
@@ -98,6 +98,29 @@ def spreads(results: Sequence[Result]) -> tuple[Spread, ...]:
 
 
 LEAST_RUNS = 10
+
+
+def _first_token_spreads(cases: Sequence[Case], table: SpeedTable) -> Iterator[Spread]:
+    """The same of times to the first token, of runs that the table knows: nothing but one wait an engine is fitted."""
+    efficiencies = Efficiencies(table)
+    found: dict[str, list[float]] = {}
+    for case in cases:
+        run = case.run
+        prepared = roofline.prepared_with(efficiencies, case.served, case.gpu, case.settings)
+        if prepared is None or run.ttft_ms is None or (run.sequences or FEW_USERS + 1) > FEW_USERS:
+            continue
+        seconds = roofline.answered(prepared, load_of(case)).time_to_first_token_seconds
+        found.setdefault(run.engine, []).append(run.ttft_ms / 1e3 / seconds)
+    for engine, ratios in sorted(found.items()):
+        low, high = min(quantile(ratios, 0.1), 1.0), max(quantile(ratios, 0.9), 1.0)
+        if len(ratios) >= LEAST_RUNS:
+            yield Spread(
+                engine=engine,
+                load="first-token",
+                low=float(f"{low:.3g}"),
+                high=float(f"{high:.3g}"),
+                runs=len(ratios),
+            )
 
 
 def _first_us(name: str, cases: Sequence[Case], table: SpeedTable) -> float:

@@ -135,7 +135,7 @@ def test_every_price_shown_has_a_day_and_old_ones_their_age(soong: Soong) -> Non
 def test_money_and_totals_have_a_range_too(soong: Soong) -> None:
     shown = soong("plan", "llama-3.1-8b", "--sequences", "4", "--job-tokens", "5M").out
     line = next(line for line in shown.splitlines() if line.startswith("Speed:"))
-    assert line.count(" to ") == 3
+    assert line.count(" to ") == 4
     assert " to " in next(line for line in shown.splitlines() if line.startswith("Job:"))
 
 
@@ -256,3 +256,15 @@ def test_what_follows_a_recommendation_asks_for_the_same(soong: Soong) -> None:
 def test_any_is_a_task_without_a_quality(soong: Soong) -> None:
     assert soong("recommend", "--task", "any", "--quality", "high").code == 2
     assert "--task any" in soong("recommend", "--task", "bogus").err
+
+
+def test_the_first_token_has_the_range_that_was_measured_or_a_wide_one(soong: Soong) -> None:
+    few, many = (
+        soong("plan", "qwen3-32b", "--sequences", count, "--json").json["load"]["first_token_factors"]
+        for count in ("1", "64")
+    )
+    assert few[0] < 1 < few[1]
+    assert many == [0.5, 2.0]
+    assert many[0] < few[0]
+    searched = soong("plan", "qwen3-32b", "--target", "20", "--json").json["load"]
+    assert searched["first_token_factors"] is None

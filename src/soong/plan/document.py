@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from soong.offers.freshness import age_days, is_stale
+from soong.speed.roofline import first_token_range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -107,6 +108,11 @@ def _memory_fraction(plan: Plan) -> float | None:
     return candidate.footprint.memory_fraction if candidate and candidate.footprint else None
 
 
+def _first_token_range(plan: Plan) -> tuple[float, float] | None:
+    """Of the shown load; null where each candidate has a batch of its own."""
+    return None if plan.request.searches_batch else first_token_range(plan.settings.name, plan.load)
+
+
 def _load(plan: Plan) -> dict[str, Any]:
     """What the speeds are for; `sequences` is null where each candidate has its own."""
     load = plan.load
@@ -117,6 +123,7 @@ def _load(plan: Plan) -> dict[str, Any]:
         "requests": load.requests or None,
         "lengths": load.lengths if load.requests else None,
         "target_tokens_per_second_per_user": plan.request.target_tokens_per_second,
+        "first_token_factors": _first_token_range(plan),
     }
 
 

@@ -112,7 +112,8 @@ class Engine(msgspec.Struct, frozen=True, kw_only=True):
 class Spread(msgspec.Struct, frozen=True, kw_only=True):
     """Measured over predicted, the tenth and the ninetieth of a hundred, for a class of published runs.
 
-    engine; load: `alone`, `many` at once, or a `burst`. runs: how many.
+    engine; load: `alone`, `many` at once, or a `burst`, of rates; `first-token`, of times to it for few users.
+    runs: how many.
     """
 
     engine: str

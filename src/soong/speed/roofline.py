@@ -496,6 +496,16 @@ def _known(efficiencies: Efficiencies, engine: str, *loads: str) -> tuple[float,
     return *UNKNOWN_RANGE, f"roofline with measured kernels; no published runs of {engine} like this"
 
 
+def first_token_range(engine: str, load: Load) -> tuple[float, float]:
+    """Between which multiples of the time to the first token the true one is expected, as measured for few users."""
+    few = not load.requests and load.sequences <= FEW_USERS
+    spread = packaged_efficiencies().spread(engine, "first-token") if few else None
+    return (spread.low, spread.high) if spread else UNKNOWN_RANGE
+
+
+FEW_USERS = 8
+"""Up to so many at once hardly anybody waits in a queue, so that the time to the first token is the engine's own."""
+
 KINDS_OF_LOAD = {"alone": "of one user", "many": "of many users", "burst": "of bursts"}
 UNKNOWN_RANGE = (0.5, 2.0)
 """A factor of two either way where nothing was compared."""

@@ -24,6 +24,7 @@ from soong.memory.rule_of_thumb import HEADROOM_FACTOR
 from soong.offers.freshness import age_words, is_stale
 from soong.plan.loading import has_no_files
 from soong.plan.ranking import nearest
+from soong.speed.roofline import first_token_range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -169,7 +170,9 @@ def _speed(plan: Plan, candidate: Candidate) -> list[str]:
 def _first_token(plan: Plan, speed: Throughput) -> str:
     """When an answer begins, and which queue is in that."""
     load, asked = speed.load, plan.load.sequences
-    after = f"first token after about {seconds(speed.time_to_first_token_seconds)}"
+    first = speed.time_to_first_token_seconds
+    low, high = first_token_range(plan.settings.name, load)
+    after = f"first token after {seconds(first)} ({seconds(first * low)} to {seconds(first * high)})"
     if load.requests:
         return f", {after} on average, the queue included"
     if load.sequences < asked and not plan.request.searches_batch:
