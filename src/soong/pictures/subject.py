@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from soong import units
+from soong.plan.plan import sequences_words
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -66,17 +67,7 @@ def _workload(plan: Plan) -> str:
     speed = ""
     if any(candidate.throughput for candidate in plan.candidates):
         speed = f" · speed for {requests_words(plan.load)}"
-    return f"{workload.context_tokens:,} tokens of context, {_how_many(plan)}{kv}{speed}"
-
-
-def _how_many(plan: Plan) -> str:
-    workload = plan.workload
-    if plan.request.searches_batch:
-        return "as many sequences as will do"
-    if workload.sequences == 1:
-        return "one sequence"
-    each = f" of {workload.tokens_each:,}" if workload.tokens_each < workload.context_tokens else ""
-    return f"{workload.sequences:,} sequences{each}"
+    return f"{workload.context_tokens:,} tokens of context, {sequences_words(plan)}{kv}{speed}"
 
 
 def requests_words(load: Load) -> str:

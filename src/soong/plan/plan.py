@@ -125,3 +125,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         """A candidate that would be recommended if soong could rent it; None where the recommended one is the best."""
         best = next((candidate for candidate in self.candidates if candidate.will_do), None)
         return None if best is None or best is self.chosen or best.launchable else best
+
+
+def sequences_words(plan: Plan) -> str:
+    """How many sequences, and how long each is where that is less than the context: `8 sequences of 4,300`."""
+    workload = plan.workload
+    if plan.request.searches_batch:
+        return "as many sequences as will do"
+    if workload.sequences == 1:
+        return "one sequence"
+    each = f" of {workload.tokens_each:,}" if workload.tokens_each < workload.context_tokens else ""
+    return f"{workload.sequences:,} sequences{each}"

@@ -23,6 +23,7 @@ from soong.speed.roofline import (
     LARGEST_CHUNK_TOKENS,
     LLAMA_CPP_CHUNK_TOKENS,
     MIXING,
+    counted_starts,
     flops_per_second,
     reducing,
 )
@@ -376,13 +377,7 @@ def _launches(work: Work, rates: Rates, dense_us: float, expert_us: float) -> fl
     """`roofline._launches`, with the quickest kernel of each part."""
     generation, starts = rates.generation, rates.engine.starts
     if starts is not None:
-        return generation.start_us * (
-            starts.product * work.products_apart
-            + starts.norm * work.norms
-            + starts.attention * work.attention_layers
-            + starts.expert * work.expert_layers
-            + starts.state * work.state_layers
-        )
+        return generation.start_us * counted_starts(work, starts)
     return (
         work.products * dense_us
         + work.expert_layers * (expert_us + generation.mixture_us)

@@ -26,6 +26,7 @@ from soong.speed.work import Matrices, work_of
 if TYPE_CHECKING:
     from soong.gpus.gpu import Gpu
     from soong.memory.footprint import EngineSettings, ServedModel
+    from soong.speed.efficiency import Starts
     from soong.speed.work import Work
 
 LARGEST_CHUNK_TOKENS = 8192
@@ -588,17 +589,22 @@ def _seconds(matrices: tuple[Matrices, ...], part: str, rates: Rates, gpu: Gpu) 
     return memory, compute, moved
 
 
+def counted_starts(work: Work, starts: Starts) -> float:
+    """The kernels of a pass, each kind weighted by how long it takes to start: of engines that are asked so."""
+    return (
+        starts.product * work.products_apart
+        + starts.norm * work.norms
+        + starts.attention * work.attention_layers
+        + starts.expert * work.expert_layers
+        + starts.state * work.state_layers
+    )
+
+
 def _launches(work: Work, rates: Rates, gpu: Gpu) -> float:
     """Least microseconds of all kernels of a pass."""
     generation, starts = rates.generation, rates.engine.starts
     if starts is not None:
-        return generation.start_us * (
-            starts.product * work.products_apart
-            + starts.norm * work.norms
-            + starts.attention * work.attention_layers
-            + starts.expert * work.expert_layers
-            + starts.state * work.state_layers
-        )
+        return generation.start_us * counted_starts(work, starts)
     product = _launch_us(work.dense, "dense", rates, gpu)
     expert = _launch_us(work.experts, "experts", rates, gpu)
     return (

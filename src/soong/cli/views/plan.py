@@ -23,6 +23,7 @@ from soong.memory import engines
 from soong.memory.rule_of_thumb import HEADROOM_FACTOR
 from soong.offers.freshness import age_words, is_stale
 from soong.plan.loading import has_no_files
+from soong.plan.plan import sequences_words
 from soong.plan.ranking import nearest
 from soong.speed.roofline import first_token_range
 
@@ -69,7 +70,7 @@ def headline(plan: Plan) -> str:
     if model.active_parameters and model.active_parameters < MOSTLY_ACTIVE * model.parameters:
         size += f" ({units.format_count(model.active_parameters)} active)"
     weights = f", {units.format_gib(model.weights_bytes)} of weights" if model.weights_bytes else ""
-    many = _how_many(plan)
+    many = sequences_words(plan)
     lines = [
         f"{style(model.id, 'bold')}  {size}, {model.quantization_label}{weights}",
         style(
@@ -82,17 +83,6 @@ def headline(plan: Plan) -> str:
     if limit and workload.context_tokens > limit:
         lines.append(style(f"warning: the model's own limit is {limit:,} tokens", "yellow"))
     return "\n".join(lines)
-
-
-def _how_many(plan: Plan) -> str:
-    """How many sequences, and how long each is where that is less than the context."""
-    workload = plan.workload
-    if plan.request.searches_batch:
-        return "as many sequences as will do"
-    if workload.sequences == 1:
-        return "one sequence"
-    each = f" of {workload.tokens_each:,}" if workload.tokens_each < workload.context_tokens else ""
-    return f"{workload.sequences:,} sequences{each}"
 
 
 def _speed_for(plan: Plan) -> str:
