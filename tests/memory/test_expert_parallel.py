@@ -192,3 +192,33 @@ def test_the_command_that_plans_it_again_has_the_flag() -> None:
         kv_cache_loss=None,
     )  # fmt: skip
     assert "--expert-parallel" in again.words
+
+
+def test_on_one_gpu_there_is_nothing_to_keep_whole() -> None:
+    """No flag is in the command then, so neither a refusal nor a word is about it."""
+    found = soong.plan_model(
+        "gpt-oss-20b", gpu="h100-80gb-sxm5", engine="sglang", expert_parallel=True, allow_network=False
+    ).candidates[0]
+    assert found.verdict == "fits"
+    assert not found.expert_parallel
+    assert "--ep-size" not in found.engine_argv
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_pipeline_stages_keep_towers_as_whole_as_one_stage_does(engine: str) -> None:
+    """The part that no stage shares is as large on the stage that holds it."""
+    model = served_model(resolve("kimi-k2.5", allow_network=False))
+    assert model is not None
+    alone, staged = (
+        weights_per_gpu(
+            model.architecture,
+            model.quantization,
+            tensor_parallel=8,
+            engine=engine,
+            engine_version="0.33.0" if engine == "vllm" else "0.5.23",
+            compute_capability=(9, 0),
+            pipeline_parallel=stages,
+        )
+        for stages in (1, 2)
+    )
+    assert staged.parts["vision"] == alone.parts["vision"]

@@ -188,12 +188,12 @@ def weights_per_gpu(
     weights = _loaded(architecture, rank)
     if expert_parallel:
         weights = whole_experts(weights, tensor_parallel)
-    if pipeline_parallel > 1:
-        return _fullest_stage(architecture, weights, quantization, rank, pipeline_parallel)
     if rank.size > 1 and rank.engine == "vllm" and architecture.name in WHOLE_MLP_SINCE:
         weights = _with_whole_mlp(weights) if rank.has(WHOLE_MLP_SINCE[architecture.name]) else weights
     if rank.engine == "sglang" and architecture.name in SGLANG_WHOLE_TOWERS:
         weights = _with_whole_tower(weights, SGLANG_WHOLE_TOWERS[architecture.name])
+    if pipeline_parallel > 1:
+        return _fullest_stage(architecture, weights, quantization, rank, pipeline_parallel)
     return _share(architecture, weights, quantization, rank)
 
 

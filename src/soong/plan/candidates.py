@@ -89,7 +89,7 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     beyond_limit: str
     paced: bool
     settings: dict[tuple[int, bool], EngineSettings]
-    argv: dict[tuple[int, float | None, int | None], tuple[str, ...]]
+    argv: dict[tuple[int, bool, float | None, int | None], tuple[str, ...]]
     splits: dict[int, Split]
 
     def settings_of(self, tensor_parallel: int, *, expert_parallel: bool = False) -> EngineSettings:
@@ -117,7 +117,9 @@ class Question(msgspec.Struct, frozen=True, gc=False):
 
     def argv_of(self, settings: EngineSettings) -> tuple[str, ...]:
         """The command that starts the engine with these flags; empty where there is nothing to load."""
-        key = (settings.tensor_parallel, settings.memory_fraction, settings.max_num_seqs)
+        key = (
+            settings.tensor_parallel, settings.expert_parallel, settings.memory_fraction, settings.max_num_seqs,
+        )  # fmt: skip
         found = self.argv.get(key)
         if found is None:
             found = self.argv[key] = self._argv(settings)
@@ -300,7 +302,7 @@ def _made(
         speed,  # throughput
         dollars,  # usd_per_million_output_tokens
         meets,  # meets_target
-        settings.expert_parallel,
+        settings.expert_parallel and settings.tensor_parallel > 1,
     )
 
 

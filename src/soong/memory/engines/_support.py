@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from soong.memory.engines._constants import version_tuple
+from soong.memory.kernel_layouts import BLACKWELL, HOPPER
 from soong.models.architecture import CompressedCache, LatentCache
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ Capability = tuple[int, int]
 
 BFLOAT16_LEAST: Capability = (8, 0)
 SPARSE_LATENT_LEAST: Capability = (9, 0)
-BLACKWELL: Capability = (10, 0)
 PLUGINS_SINCE = (0, 32)
 """From this version bitsandbytes and GGUF are no part of vLLM (`layers/quantization/` lists neither).
 
@@ -126,7 +126,8 @@ def _against_expert_parallel(model: ServedModel, gpu: Gpu, settings: EngineSetti
     packed = model.architecture.model_type == "gpt_oss" and any(
         form.kind == "mxfp4" for form in model.quantization.formats
     )
-    if settings.name == "sglang" and packed and (gpu.compute_capability or BLACKWELL) < BLACKWELL:
+    unpacks = settings.tensor_parallel > 1 and packed and (gpu.compute_capability or HOPPER) < BLACKWELL
+    if settings.name == "sglang" and unpacks:
         return "SGLang unpacks MXFP4 experts to 16 bits here once they stay whole (leave out `--expert-parallel`)"
     return ""
 

@@ -96,7 +96,7 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
 def _prepared_for(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings) -> _Prepared:
     kv_type = _facts.kv_dtype(model, workload, settings)
     key = (
-        model.key, kv_type, gpu.compute_capability, gpu.interconnect, settings.version,
+        model.key, kv_type, gpu.compute_capability, gpu.interconnect, gpu.vendor, gpu.unified_memory, settings.version,
         settings.tensor_parallel, settings.pipeline_parallel, settings.dtype, settings.expert_parallel,
     )  # fmt: skip
     return _prepared.get(key) or _facts.kept(_prepared, key, lambda: _prepare(model, gpu, settings, kv_type))
