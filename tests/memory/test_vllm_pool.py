@@ -50,3 +50,12 @@ def test_without_groups_a_sliding_layer_keeps_every_token() -> None:
 
 def test_a_model_without_cache_has_an_empty_pool() -> None:
     assert build_pool((), PoolRules(True, 1.5, 1, 0, 16)).groups == ()
+
+
+@pytest.mark.parametrize("batches", [1, 2])
+def test_an_encoders_keys_are_kept_for_one_batch_however_many_are_under_way(batches: int) -> None:
+    """vLLM's CrossAttentionSpec admits by `max_num_encoder_input_tokens`: 8,192 tokens are 512 blocks of 16."""
+    kinds = (LayerKind("full", 4, 1024), LayerKind("cross", 4, 1024))
+    pool = build_pool(kinds, PoolRules(True, 1.5, 2, 1, 16, in_flight_batches=batches))
+    own = -(-448 // 16)
+    assert pool.blocks_per_sequence(448, batches * BATCHED_TOKENS) == own + 512

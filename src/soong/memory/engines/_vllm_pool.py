@@ -22,10 +22,6 @@ SPARSE_LATENT_BLOCK_TOKENS = 64
 """FlashMLA's sparse kernels take blocks of 64 (`v1/attention/backends/mla/flashmla_sparse.py`)."""
 
 
-STEPS_IN_FLIGHT = 2
-"""Batches that asynchronous scheduling has under way at once (`v1/kv_cache_interface.py`)."""
-
-
 class PoolRules(NamedTuple):
     """What differs between versions and GPUs.
 
@@ -34,6 +30,7 @@ class PoolRules(NamedTuple):
     state_blocks: blocks of recurrent state per sequence, by kind of state; `""` for kinds not named.
     ..._checkpoint_blocks: those that a prefill keeps beside.
     latent_block_tokens: block size that the MLA kernel of this GPU and cache type prefers.
+    in_flight_batches: under way at once: two where scheduling is asynchronous (`v1/kv_cache_interface.py`).
     """
 
     hybrid: bool
@@ -42,6 +39,7 @@ class PoolRules(NamedTuple):
     mamba2_checkpoint_blocks: int
     latent_block_tokens: int
     kda_checkpoint_blocks: int = 0
+    in_flight_batches: int = 2
 
 
 class Group(NamedTuple):
@@ -64,6 +62,8 @@ class Pool(NamedTuple):
     groups: tuple[Group, ...]
     uniform_block_tokens: int
     """The block size where one group of full layers is all there is; else 0."""
+    in_flight_batches: int = 2
+    """How many batches the tokens in flight are of."""
 
     def blocks_per_sequence(self, context_tokens: int, in_flight_tokens: int) -> int:
         """Blocks that one sequence of `context_tokens` claims from all groups."""
@@ -71,6 +71,9 @@ class Pool(NamedTuple):
             return -(-context_tokens // self.uniform_block_tokens)
         blocks = 0
         for group in self.groups:
+            if group.name == "cross":  # room for all that an encoder may read in one step: CrossAttentionSpec
+                blocks += group.groups * -(-in_flight_tokens // self.in_flight_batches // group.block_tokens)
+                continue
             blocks += group.groups * _group_blocks(group, context_tokens, in_flight_tokens)
         return blocks
 
@@ -87,8 +90,6 @@ def _group_blocks(group: Group, context_tokens: int, in_flight_tokens: int) -> i
         return -(-context_tokens // group.block_tokens)
     if group.name == "chunked":
         return -(-min(group.window + in_flight_tokens, context_tokens) // group.block_tokens)
-    if group.name == "cross":  # room for all that an encoder may read in one step: CrossAttentionSpec
-        return -(-(in_flight_tokens // STEPS_IN_FLIGHT) // group.block_tokens)
     kept = min(group.window - 1 + in_flight_tokens, context_tokens)
     return -(-kept // group.block_tokens) + 1
 
@@ -125,7 +126,8 @@ def build_pool(kinds: tuple[LayerKind, ...], rules: PoolRules) -> Pool:
         specs = [_promoted(spec) for spec in specs]
     if _one_type(specs):
         return _single_group(specs)
-    return _with_pooled_keys(_grouped(_same_pages(specs), rules), kinds, rules)
+    pool = _with_pooled_keys(_grouped(_same_pages(specs), rules), kinds, rules)
+    return pool._replace(in_flight_batches=rules.in_flight_batches)
 
 
 def _with_pooled_keys(pool: Pool, kinds: tuple[LayerKind, ...], rules: PoolRules) -> Pool:

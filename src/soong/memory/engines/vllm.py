@@ -349,6 +349,7 @@ def _prepare(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: st
             mamba2_checkpoint_blocks=constants["mamba2_checkpoint_blocks"],
             latent_block_tokens=_latent_block_tokens(gpu, kv_type),
             kda_checkpoint_blocks=constants["kda_checkpoint_blocks"],
+            in_flight_batches=constants["in_flight_batches"],
         ),
     )
     return _Prepared(

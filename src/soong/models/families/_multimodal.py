@@ -2,7 +2,7 @@
 
 Multimodal configs nest the language model's sizes under `text_config`, or leave them at top level (older
 files). Nested sections
-are saved without the values that equal their configuration class's defaults, which `_text_defaults.py` holds.
+are saved without the values that equal their configuration class's defaults, which `data/text_defaults.toml` holds.
 """
 
 from __future__ import annotations
@@ -128,9 +128,10 @@ def read_text(
 
 def _class_defaults(named: str, family: str) -> dict[str, Any]:
     """What the section's class assumes: of its own type, of the text part of a whole model's type, or of its like."""
-    from soong.models.families._text_defaults import SECTIONS
+    from soong.models.families._text_defaults import text_defaults
 
-    return next((SECTIONS[key] for key in (named, f"{named}_text", family) if key in SECTIONS), {})
+    known = text_defaults()
+    return next((known[key] for key in (named, f"{named}_text", family) if key in known), {})
 
 
 def joined(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from soong.models.families import _multimodal, _towers
-from soong.models.families._text_defaults import SECTIONS
+from soong.models.families._text_defaults import text_defaults
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture, Weight
@@ -23,7 +23,7 @@ def read(config: Config) -> Architecture:
     section = _multimodal.text_section(config)
     default = "glm4_moe" if config.text("model_type") == "glm4v_moe" else "glm4"
     kind = section.text("model_type", default)
-    assumed = SECTIONS.get(kind, {})
+    assumed = text_defaults().get(kind, {})
     heads = section.integer("num_attention_heads", default=assumed.get("num_attention_heads"), least=1)
     width = section.integer("hidden_size", default=assumed.get("hidden_size"), least=1)
     text = _multimodal.read_text(
