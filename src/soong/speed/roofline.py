@@ -409,28 +409,24 @@ def prepared_with(
 ) -> Prepared | None:
     """As `prepare`, with a table of one's own: for those who measure."""
     rates = efficiencies.rates(gpu, settings.name, settings.version)
-    if rates is None:
-        return None
-    alone = settings.name == "llama.cpp"  # its GPUs share layers, one after the other
-    parallel = 1 if alone else settings.tensor_parallel
-    parts = 1 if alone else settings.pipeline_parallel
-    work = work_of(
-        served, tensor_parallel=parallel, kv_dtype=kv_dtype, expert_parallel=settings.expert_parallel
-    )
-    return _in_seconds(efficiencies, rates, work, served, gpu, settings, parallel, parts, kv_dtype)
+    return None if rates is None else _in_seconds(efficiencies, rates, served, gpu, settings, kv_dtype)
 
 
 def _in_seconds(
     efficiencies: Efficiencies,
     rates: Rates,
-    work: Work,
     served: ServedModel,
     gpu: Gpu,
     settings: EngineSettings,
-    parallel: int,
-    parts: int,
     kv_dtype: str,
 ) -> Prepared:
+    """The work of a pass at the rates of a GPU: one value of many fields, each a line."""
+    llama_cpp = settings.name == "llama.cpp"  # its GPUs share layers, one after the other
+    parallel = 1 if llama_cpp else settings.tensor_parallel
+    parts = 1 if llama_cpp else settings.pipeline_parallel
+    work = work_of(
+        served, tensor_parallel=parallel, kv_dtype=kv_dtype, expert_parallel=settings.expert_parallel
+    )
     generation, engine = rates.generation, rates.engine
     passing = 1 / (gpu.bandwidth_bytes_per_second * generation.passing)
     reading = 1 / (gpu.bandwidth_bytes_per_second * generation.attention_memory)
@@ -443,7 +439,6 @@ def _in_seconds(
     hidden = work.passed_bytes_per_token * passing
     decode_past, prompt_past, past_bytes, windows = _pasts(work, reading, attending)
     crowding, crowding_windows = _crowding(work, served, gpu, settings, reading, attending)
-    llama_cpp = settings.name == "llama.cpp"
     chunk = engines.pass_tokens(gpu, settings) or LLAMA_CPP_CHUNK_TOKENS
     return Prepared(
         dense_memory=dense[0],
