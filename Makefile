@@ -38,7 +38,7 @@ test-speed: setup
 	$(BIN)/python -m pytest -q $(PYTEST) tests/test_speed.py
 
 test-rest: setup
-	$(BIN)/python -m pytest -q $(PYTEST) -n 4 --dist loadfile --ignore tests/test_speed.py
+	$(BIN)/python -m pytest -q $(PYTEST) -n 4 --dist loadfile --no-loadscope-reorder --ignore tests/test_speed.py
 
 parsers: $(PARSERS)/ready-1  ## the parsers of the tools that `soong export` writes for; a minute, kept
 
@@ -67,7 +67,7 @@ bench: setup  ## the tables that the docs quote
 	$(BIN)/python benchmarks/startup.py
 	$(BIN)/python benchmarks/batch.py
 	$(BIN)/python -m benchmarks.choosing
-	$(BIN)/python benchmarks/weights.py
+	$(BIN)/python -m benchmarks.weights
 	$(BIN)/python -m benchmarks.accuracy
 	$(BIN)/python -m benchmarks.speed
 

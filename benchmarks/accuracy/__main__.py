@@ -11,7 +11,9 @@ from pathlib import Path
 import msgspec
 from benchmarks.accuracy import peers, tables
 from benchmarks.accuracy.cases import Models, logs, reasons
-from benchmarks.accuracy.measuring import Results, measure_classes, measure_logs
+from benchmarks.accuracy.measuring import Results, measure_buffers, measure_classes, measure_logs
+
+from benchmarks import weights
 
 PAGE = Path(__file__).parents[2] / "docs" / "accuracy.md"
 BEGIN, END = "<!-- bench: {} -->", "<!-- end -->"
@@ -23,8 +25,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         models = Models(Path(folder))
         if options.ask_peers:
+            if not peers.installed():
+                sys.exit("no other estimator is installed: pip install 'soong[peers]'")
             peers.keep(list(peers.ask(models, datetime.now(UTC).date().isoformat())))
-        results = _measured(models, options.only)
+        results = _measured(models, Path(folder), options.only)
     blocks = blocks_of(results)
     if options.json:
         print(msgspec.json.format(msgspec.json.encode(results), indent=1).decode())
@@ -38,7 +42,7 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.accuracy", description=__doc__)
-    parser.add_argument("--only", metavar="ENGINE", help="vllm, sglang or llama.cpp; default all")
+    parser.add_argument("--only", choices=("vllm", "sglang", "llama.cpp"), help="one engine; default all")
     parser.add_argument("--json", action="store_true", help="every comparison, for scripts")
     parser.add_argument("--markdown", action="store_true", help="the tables as the docs hold them")
     parser.add_argument("--write", action="store_true", help="put the tables into docs/accuracy.md")
@@ -47,13 +51,15 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _measured(models: Models, only: str | None) -> Results:
+def _measured(models: Models, folder: Path, only: str | None) -> Results:
     results = measure_logs(models, engine=only, peers=peers.by_case(peers.kept()))
     if only in {None, "vllm"}:
         classes = measure_classes(models)
         results.measures += classes.measures
         results.verdicts += classes.verdicts
         results.errors.update(classes.errors)
+    if only in {None, "llama.cpp"}:
+        results.measures += measure_buffers(folder).measures
     return results
 
 
@@ -72,7 +78,8 @@ def blocks_of(results: Results) -> dict[str, list[tables.Table]]:
         ],
         "verdicts": [tables.verdicts(results), tables.wrong_verdicts(results, why)],
         "peers": list(tables.side_by_side(results)),
-        "worst": [tables.worst(results, why, sources)],
+        "worst": [tables.worst(results, why, sources), tables.worst_of_each(results, why, sources)],
+        "shapes": weights.tables(),
         "left out": [tables.left_out(results, {log.id: log.unscored for log in logs() if log.unscored})],
     }
 

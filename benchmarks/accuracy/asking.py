@@ -28,6 +28,7 @@ FLAGS = {
     "disable_cuda_graph": "enforce_eager",
     "kv_cache_dtype": "kv_dtype",
     "enable_expert_parallel": "expert_parallel",
+    "language_model_only": "text_only",
 }
 """An engine's flag to the option of `soong plan` that means the same."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
-from benchmarks.accuracy import asking
+from benchmarks.accuracy import asking, llama_cpp
 from benchmarks.accuracy.answers import Answer, by_rule_of_thumb, by_soong
 from benchmarks.accuracy.cases import GIB, ClassCase, ClassPool, Log, Models, class_cases, config_facts, logs
 
@@ -13,6 +13,7 @@ from soong.errors import SoongError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from soong.plan.plan import Plan
 
@@ -26,6 +27,7 @@ QUANTITIES = {
     "tokens_stated": "the same, version and fraction stated",
     "tokens_elsewhere": "the same, outside the fitted sweep",
     "pool": "KV pool of the launch",
+    "states": "recurrent states",
     "outside": "weights, activations and graphs",
     "total": "total: with the pool",
     "activations": "activation peak",
@@ -189,6 +191,9 @@ def family_of(plan: Plan) -> str:
 
 
 CLASSES = "vLLM's own classes"
+BUFFERS = "llama.cpp's own buffers"
+ASKED = frozenset({CLASSES, BUFFERS})
+"""Engines that were asked here, not logs that others published."""
 
 ANY_POOL = ClassPool(
     context=8192, pool_bytes=10 * GIB, max_num_batched_tokens=8192, max_num_seqs=1024, kv_dtype="auto"
@@ -245,6 +250,19 @@ def _class_verdicts(case: ClassCase, plans: list[Plan]) -> Iterator[Verdict]:
                 said="starts" if footprint.max_sequences or not footprint.refusal else "refuses",
                 outcome="refuses" if pool.refused else "starts",
             )
+
+
+def measure_buffers(folder: Path) -> Results:
+    """Our figures against the buffers that the real llama.cpp printed; files are written into `folder`."""
+    measures = [
+        Measure(
+            case=case, by=SOONG, quantity=quantity, predicted=size_bytes, published=mib * llama_cpp.MIB,
+            engine=BUFFERS, family=architecture, format="GGUF", tensor_parallel=1, gpu=NOT_SAID,
+        )
+        for case, architecture, quantity, size_bytes, mib in llama_cpp.buffers(folder)
+        if mib
+    ]  # fmt: skip
+    return Results(measures=measures)
 
 
 Kind = TypeVar("Kind", Measure, Verdict)

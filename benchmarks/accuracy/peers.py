@@ -172,14 +172,19 @@ def _llm_d_planner(question: Question) -> Answer:
     )  # fmt: skip
     detail = planner.KVCacheDetail(question.name, config, question.context)
     pool = total * GIB / question.gpus
+    weights = question.checkpoint_bytes / question.gpus
     activations = planner.estimate_vllm_activation_memory(config, question.tensor_parallel) * GIB
+    graphs = planner.estimate_vllm_cuda_graph_memory() * GIB
     per_token = detail.per_token_memory_bytes / question.gpus
     return _answer(
         question,
-        weights=question.checkpoint_bytes / question.gpus,
+        weights=weights,
         per_token=per_token,
         pool=pool,
         activations_bytes=round(activations),
+        graphs_bytes=round(graphs),
+        outside_bytes=round(weights + activations + graphs),
+        total_bytes=round(weights + activations + graphs + pool),
         verdict="fits" if pool >= per_token * question.context else "too-small",
     )
 

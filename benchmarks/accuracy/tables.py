@@ -7,7 +7,7 @@ import statistics
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
-from benchmarks.accuracy.measuring import CLASSES, QUANTITIES, SOONG, Measure, Results, of
+from benchmarks.accuracy.measuring import ASKED, CLASSES, QUANTITIES, SOONG, Measure, Results, of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -110,7 +110,7 @@ GROUPED = ("weights", "kv_bytes_per_token", "tokens_of_pool", "tokens", "total")
 
 def by_group(results: Results, title: str, label: Callable[[Measure], str]) -> Table:
     """Median and worst error of the deciding figures, for the cases that share a label; the largest groups first."""
-    ours = [measure for measure in of(results.measures, by=SOONG) if measure.engine != CLASSES]
+    ours = [measure for measure in of(results.measures, by=SOONG) if measure.engine not in ASKED]
     groups: dict[str, list[Measure]] = {}
     for measure in ours:
         groups.setdefault(label(measure), []).append(measure)
@@ -134,7 +134,7 @@ def _median_worst(measures: Sequence[Measure]) -> str:
 
 def side_by_side(results: Results) -> Iterator[Table]:
     """Everyone's error in each figure, and ours on the same cases; who does not give a figure has no row."""
-    measures = [one for one in results.measures if one.engine != CLASSES]
+    measures = [one for one in results.measures if one.engine not in ASKED]
     everyone = dict.fromkeys(measure.by for measure in measures)
     for quantity, name in QUANTITIES.items():
         rows = []
@@ -188,7 +188,7 @@ def wrong_verdicts(results: Results, reasons: Mapping[str, str]) -> Table:
     wrong = [
         (one.case, one.said, _outcome(one.outcome), reasons.get(one.case, ""))
         for one in of(results.verdicts, by=SOONG)
-        if one.engine != CLASSES and one.said in WRONG[one.outcome]
+        if one.engine not in ASKED and one.said in WRONG[one.outcome]
     ]
     return Table(title="Judged wrongly", head=("case", "said", "what became of it", "why"), rows=tuple(wrong))
 
@@ -197,29 +197,45 @@ def worst(results: Results, reasons: Mapping[str, str], sources: Mapping[str, st
     """The cases with the largest error in any deciding figure, each by its largest."""
     by_case: dict[str, Measure] = {}
     for measure in of(results.measures, by=SOONG):
-        if measure.quantity in DECIDING and measure.engine != CLASSES:
+        if measure.quantity in DECIDING and measure.engine not in ASKED:
             known = by_case.get(measure.case)
             if known is None or abs(measure.error) > abs(known.error):
                 by_case[measure.case] = measure
     chosen = sorted(by_case.values(), key=lambda measure: -abs(measure.error))[:WORST]
-    rows = tuple(
-        (
-            f"[{one.case}]({sources[one.case]})" if one.case in sources else one.case,
-            QUANTITIES[one.quantity],
-            _figure(one.quantity, one.predicted),
-            _figure(one.quantity, one.published),
-            f"{one.error:+.1%}",
-            reasons.get(one.case, "not understood yet"),
-        )
-        for one in chosen
-    )
-    return Table(
-        title=f"The worst {len(rows)}", head=("case", "figure", "soong", "printed", "error", "why"), rows=rows
+    rows = tuple(_told(one, reasons, sources) for one in chosen)
+    return Table(title=f"The worst {len(rows)}", head=TOLD, rows=rows)
+
+
+def worst_of_each(results: Results, reasons: Mapping[str, str], sources: Mapping[str, str]) -> Table:
+    """The case with the largest error of each figure that the other table does not judge by."""
+    published = [one for one in of(results.measures, by=SOONG) if one.engine not in ASKED]
+    largest = []
+    for quantity in QUANTITIES:
+        found = of(published, quantity=quantity)
+        if found and not quantity.startswith("tokens_") and quantity != "tokens":
+            largest.append(max(found, key=lambda measure: abs(measure.error)))
+    rows = tuple(_told(one, reasons, sources) for one in largest)
+    return Table(title="The worst of each other figure", head=TOLD, rows=rows)
+
+
+TOLD = ("case", "figure", "soong", "printed", "error", "why")
+
+
+def _told(one: Measure, reasons: Mapping[str, str], sources: Mapping[str, str]) -> tuple[str, ...]:
+    return (
+        f"[{one.case}]({sources[one.case]})" if one.case in sources else one.case,
+        QUANTITIES[one.quantity],
+        _figure(one.quantity, one.predicted),
+        _figure(one.quantity, one.published),
+        f"{one.error:+.1%}",
+        reasons.get(one.case, "not understood yet"),
     )
 
 
 def _figure(quantity: str, value: float) -> str:
-    return f"{value:,.0f}" if quantity.startswith("tokens") else f"{value / 2**30:.2f} GiB"
+    if quantity.startswith("tokens") or quantity == "kv_bytes_per_token":
+        return f"{value:,.0f}"
+    return f"{value / 2**30:.2f} GiB"
 
 
 def left_out(results: Results, unscored: Mapping[str, str]) -> Table:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from math import exp, log
+from operator import mul
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -277,15 +278,16 @@ def _solved(
 def _gauss(matrix: list[list[float]], right: list[float]) -> list[float]:
     """The solution of a positive definite system; Cholesky."""
     size = len(right)
-    lower = [[0.0] * size for _ in range(size)]
+    lower: list[list[float]] = []
     for i in range(size):
-        for j in range(i + 1):
-            rest = matrix[i][j] - sum(a * b for a, b in zip(lower[i][:j], lower[j][:j], strict=True))
-            lower[i][j] = rest**0.5 if i == j else rest / lower[j][j]
+        row: list[float] = []
+        for j in range(i):
+            row.append((matrix[i][j] - sum(map(mul, row, lower[j]))) / lower[j][j])
+        row.append((matrix[i][i] - sum(map(mul, row, row))) ** 0.5)
+        lower.append(row)
     forward: list[float] = []
     for i in range(size):
-        known = sum(a * b for a, b in zip(lower[i][:i], forward, strict=True))
-        forward.append((right[i] - known) / lower[i][i])
+        forward.append((right[i] - sum(map(mul, forward, lower[i]))) / lower[i][i])
     solution = [0.0] * size
     for i in reversed(range(size)):
         known = sum(lower[j][i] * solution[j] for j in range(i + 1, size))

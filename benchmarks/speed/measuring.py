@@ -10,13 +10,14 @@ from benchmarks.speed.cases import QUEUED_SEQUENCES, Case
 
 from soong.speed import roofline
 from soong.speed.efficiency import packaged_efficiencies
+from soong.speed.prepared import prepared_with
 from soong.speed.throughput import Load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from soong.speed.efficiency import Efficiencies
-    from soong.speed.roofline import Prepared
+    from soong.speed.prepared import Prepared
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -67,7 +68,7 @@ def predict(case: Case, efficiencies: Efficiencies | None = None, *, steady: boo
         case: the run. efficiencies: a table of one's own; None for the packaged one.
         steady: take a burst for a steady load, as `soong plan` does where nobody says `--requests`.
     """
-    prepared = roofline.prepared_with(
+    prepared = prepared_with(
         efficiencies or packaged_efficiencies(),
         case.served,
         case.gpu,
@@ -86,7 +87,7 @@ def predict(case: Case, efficiencies: Efficiencies | None = None, *, steady: boo
 
 def _without_crowding(prepared: Prepared) -> Prepared:
     """As for vLLM, but for what its FlashAttention 2 alone is known to lose: another engine stands for itself there."""
-    return msgspec.structs.replace(prepared, crowding=0.0, crowding_windows=())
+    return msgspec.structs.replace(prepared, crowding_seconds=0.0, crowding_windows=())
 
 
 def results_of(

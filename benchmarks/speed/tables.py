@@ -10,7 +10,7 @@ from benchmarks.speed.cases import PUBLISHED
 from benchmarks.speed.measuring import Result, load_of, median, quantile
 
 from soong.speed import roofline
-from soong.speed.roofline import FEW_USERS
+from soong.speed.prepared import FEW_USERS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

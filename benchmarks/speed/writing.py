@@ -11,7 +11,7 @@ from benchmarks.speed.measuring import load_of, median, quantile, results_of
 
 from soong.speed import roofline
 from soong.speed.efficiency import Efficiencies, SpeedTable, Spread
-from soong.speed.roofline import FEW_USERS
+from soong.speed.prepared import FEW_USERS, prepared_with
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -106,7 +106,7 @@ def _first_token_spreads(cases: Sequence[Case], table: SpeedTable) -> Iterator[S
     found: dict[str, list[float]] = {}
     for case in cases:
         run = case.run
-        prepared = roofline.prepared_with(efficiencies, case.served, case.gpu, case.settings)
+        prepared = prepared_with(efficiencies, case.served, case.gpu, case.settings)
         if prepared is None or run.ttft_ms is None or (run.sequences or FEW_USERS + 1) > FEW_USERS:
             continue
         seconds = roofline.answered(prepared, load_of(case)).time_to_first_token_seconds
@@ -132,9 +132,12 @@ def _first_us(name: str, cases: Sequence[Case], table: SpeedTable) -> float:
         few = run.ttft_ms is not None and (run.sequences or FEW_USERS + 1) <= FEW_USERS
         if not few or run.engine != name or run.ttft_ms is None:
             continue
-        prepared = roofline.prepared_with(efficiencies, case.served, case.gpu, case.settings)
+        prepared = prepared_with(efficiencies, case.served, case.gpu, case.settings)
         if prepared is not None:
-            first = roofline.answered(prepared, load_of(case)).time_to_first_token_seconds - prepared.first
+            first = (
+                roofline.answered(prepared, load_of(case)).time_to_first_token_seconds
+                - prepared.first_seconds
+            )
             rest.append(run.ttft_ms * 1e3 - first * 1e6)
     return float(f"{max(median(rest), 0.0):.3g}") if rest else 0.0
 

@@ -32,11 +32,6 @@ ROOT = Path(__file__).parents[2]
 LOGS = logs()
 
 
-@pytest.fixture(autouse=True)
-def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SOONG_HOME", str(tmp_path / "home"))
-
-
 @pytest.fixture
 def models(tmp_path: Path) -> Models:
     return Models(tmp_path / "models")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from math import log
-from typing import TYPE_CHECKING
 
 import pytest
 from benchmarks.speed import __main__ as bench
@@ -15,15 +14,7 @@ from soong.speed import roofline
 from soong.speed.efficiency import Efficiencies, SpeedTable
 from soong.tables import packaged_document
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 RUNS = runs()
-
-
-@pytest.fixture(autouse=True)
-def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SOONG_HOME", str(tmp_path / "home"))
 
 
 @pytest.mark.parametrize("run", RUNS, ids=lambda run: run.id)
@@ -81,11 +72,18 @@ def test_the_packaged_table_is_the_fit_and_unseen_models_keep_the_promise() -> N
     found = cases()[0]
     priors = fitting.read_priors()
     fitted = fitting.fit(found, priors)
-    made = writing.finished(fitted, priors, found)
-    for ours, again in zip(packaged_document("speed", SpeedTable).kernel, made.kernel, strict=True):
+    made, packaged = (
+        fitting.with_factors(priors, fitted.found, fitted.values),
+        packaged_document("speed", SpeedTable),
+    )
+    for ours, again in zip(packaged.kernel, made.kernel, strict=True):
         assert ours.compute == pytest.approx(again.compute, rel=0.05)
         assert ours.launch_us == pytest.approx(again.launch_us, rel=0.1)
     unseen = writing.unseen(fitted, priors, found)
+    known = {(one.engine, one.load): one for one in packaged.spread}
+    for spread in writing.spreads(unseen):
+        ours = known[spread.engine, spread.load]
+        assert (ours.low, ours.high) == pytest.approx((spread.low, spread.high), rel=0.05)
     assert median([result.error for result in unseen]) < 0.2
     assert sum(result.factor <= 1.5 for result in unseen) / len(unseen) > 0.9
 

@@ -33,12 +33,21 @@ Soong = "Callable[..., Ended]"
 
 @pytest.fixture(autouse=True)
 def unpaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clouds of these tests count no requests; `test_lambda_pacing` sees to the pace."""
+    """The clouds of these tests count no requests, and hear from a client that does not wait before it repeats itself.
+
+    `test_lambda_pacing` sees to the pace, `test_lambda_client` to the waits.
+    """
+    from soong.clouds.lambda_cloud.client import LambdaClient, Limits
     from soong.clouds.lambda_cloud.pacing import Pace
 
-    defaults = Pace.__init__.__kwdefaults__
-    assert defaults is not None
-    monkeypatch.setitem(defaults, "request_seconds", 0.0)
+    for called, name, value in (
+        (Pace.__init__, "request_seconds", 0.0),
+        (LambdaClient.__init__, "limits", Limits(first_wait_seconds=0.01)),
+    ):
+        defaults = called.__kwdefaults__
+        assert defaults is not None
+        assert name in defaults
+        monkeypatch.setitem(defaults, name, value)
 
 
 @pytest.fixture

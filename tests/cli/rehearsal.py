@@ -122,6 +122,10 @@ def kill_guardian(cloud: str) -> bool:
     return True
 
 
+WHERE_IS_THE_CURSOR, CURSOR_IS_AT = "\x1b[6n", "\x1b[1;1R"
+"""A question of programs and the answer that every terminal gives; without it each prompt waits a second for one."""
+
+
 class Terminal:
     """soong on a terminal of its own, as a person sees it."""
 
@@ -174,9 +178,12 @@ class Terminal:
     def _read(self, seconds: float) -> None:
         if select.select([self.master], [], [], seconds)[0]:
             try:
-                self.seen += os.read(self.master, 65536).decode(errors="replace")
+                read = os.read(self.master, 65536).decode(errors="replace")
             except OSError:
                 time.sleep(seconds)
+            else:
+                self.seen += read
+                self.type(CURSOR_IS_AT * read.count(WHERE_IS_THE_CURSOR))
 
 
 def listens_to_ctrl_c() -> None:

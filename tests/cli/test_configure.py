@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DOWN = "\x1b[B"
 WRONG = "secret_a_key_that_is_wrong"
+KEY_PROMPT = "m API key"
+"""As it is drawn, after its style; the question before it has these words too, and is drawn again when answered."""
 
 
 @pytest.fixture
@@ -39,14 +41,14 @@ def test_the_tour(soong: Soong, rehearsal: Rehearsal, as_lambda: str) -> None:
     tour.type("\r")
     tour.read_on_until("How does soong get the API key?")
     tour.type("\r")
-    tour.read_on_until("API key")
+    tour.read_on_until(KEY_PROMPT)
     tour.type(WRONG + "\r")
     typed = tour.read_on_until("How does soong get the API key?")
     assert "Lambda refused the API key" in typed
     assert WRONG not in typed, "what is typed is not shown"
     assert not secrets.lambda_key_path().exists(), "a key that is refused is not kept"
     tour.type("\r")
-    tour.read_on_until("API key")
+    tour.read_on_until(KEY_PROMPT)
     tour.type(as_lambda + "\r")
     assert "the key works: lambda answers, 1 SSH key in the account" in tour.read_on_until("Which model")
     assert "$1.15/h now, gpu_1x_a6000" in tour.read_on_until("another one")

@@ -101,7 +101,14 @@ def test_a_gpu_that_is_too_small_gets_the_pages_warning(soong: Soong) -> None:
     ended = soong("plan", "qwen2.5-coder-32b", "--gpu", "gpu_1x_a10")
     assert ended.code == 5
     assert re.search(r"Warning: Selected GPU has 24GB but model needs ~7\dGB", ended.out)
-    assert "--quantization int4" in ended.out
+    assert "--quantization int4" not in ended.out  # 4 bits at the same context need more than 24 GB too
+
+
+def test_a_gpu_that_holds_it_in_4_bits_gets_the_page_s_other_way(soong: Soong) -> None:
+    ended = soong("plan", "qwen2.5-coder-32b", "--gpu", "gpu_1x_a6000", "--context", "32k")
+    hint = re.search(r"hint: soong (plan .* --quantization int4)", ended.out)
+    assert hint
+    assert soong(*hint[1].split()).code == 0
 
 
 def test_every_option_has_a_variable(soong: Soong, monkeypatch: pytest.MonkeyPatch) -> None:

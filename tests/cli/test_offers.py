@@ -118,6 +118,16 @@ class TestTheList:
         assert "did you mean `--region us-east-1`?" in ended.err
         assert soong("offers", "--region", "us-east-1").code == 0
 
+    @pytest.mark.parametrize(
+        "words", [(), ("--cloud", "lambda"), ("--gpu", "gpu_1x_a10", "--cloud", "lambda")]
+    )
+    def test_so_it_is_in_a_plan(self, soong: Soong, words: tuple[str, ...]) -> None:
+        ended = soong("plan", "llama-3.1-8b", "--region", "us-east1", *words)
+        assert ended.code == 4
+        assert "there is no region `us-east1`" in ended.err
+        assert "hint: did you mean `--region us-east-1`?" in ended.err
+        assert soong("plan", "llama-3.1-8b", "--region", "us-east-1", *words).code == 0
+
     def test_prices_that_name_no_region_say_so(self, soong: Soong) -> None:
         ended = soong("offers", "--cloud", "all", "--region", "mars")
         assert "has a region mars is not known: these prices name none" in ended.out
@@ -163,6 +173,14 @@ class TestRefresh:
         offer = plan["candidates"][plan["choice"]]["offer"]
         assert (offer["usd_per_hour"], offer["as_of"], offer["launchable"]) == (0.39, "2026-11-22", False)
         assert server.requests
+
+    @pytest.mark.usefixtures("server")
+    def test_a_named_type_is_looked_for_in_regions_of_other_clouds(self, soong: Soong) -> None:
+        soong("offers", "--refresh", "-q")
+        found = soong("plan", "llama-3.1-8b", "--gpu", "p5.48xlarge", "--region", "eu-west-1", "--json").json
+        assert {(one["offer"]["cloud"], one["offer"]["usd_per_hour"]) for one in found["candidates"]} == {
+            ("aws", 60.5)
+        }
 
     @pytest.mark.usefixtures("server")
     def test_spot_is_marked_and_can_be_chosen_or_left_out(self, soong: Soong) -> None:

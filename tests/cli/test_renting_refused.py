@@ -61,6 +61,13 @@ def test_what_cannot_be_had(
     assert rehearsal.bill == []
 
 
+def test_a_lease_that_is_over_soon_after_the_boot_is_warned_of(soong: Soong, rehearsal: Rehearsal) -> None:
+    ended = soong(*WISH, "--no-serve", "--hours", "8m", "--dry-run")
+    assert ended.code == 0
+    assert "Warning: of 8 min, 7 pass before the machine can be used; the least" in ended.err
+    assert "Warning: of" not in soong(*WISH, "--no-serve", "--hours", "13m", "--dry-run").err
+
+
 @pytest.mark.slow
 def test_the_least_that_is_advised_is_enough_for_a_machine_that_works(sealed: Path) -> None:
     """The words of the hint, pasted; at a pace at which this computer's own work counts as a minute, not as ten."""

@@ -73,7 +73,23 @@ def test_start_tells_of_each_machine_that_runs_on(
         assert f"hint: soong stop {one.name}" in ended.err
 
 
-@pytest.mark.parametrize("foreseen", [SoongError("no engine"), KeyboardInterrupt(), click.exceptions.Exit(0)])
+@pytest.mark.usefixtures("unserved")
+def test_the_last_words_of_an_error_are_what_still_bills(
+    soong: Soong, rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise SoongError("no tunnel", hints=("soong tunnel start", "soong stop"))
+
+    monkeypatch.setattr(start, "_go_on", fails)
+    ended = soong("start", "--model", MODEL, *ON_CLOUD)
+    (one,) = rehearsal.ledger.open_rentals()
+    assert [line[:6] for line in ended.err.splitlines()[-3:]] == ["error:", "hint: ", "hint: "]
+    last = ended.err.splitlines()[-1]
+    assert last.startswith(f"hint: {one.name} is up all the same and bills $")
+    assert last.endswith(f": `soong stop {one.name}` ends it")
+
+
+@pytest.mark.parametrize("foreseen", [KeyboardInterrupt(), click.exceptions.Exit(0)])
 def test_what_is_foreseen_says_itself_what_goes_on(
     soong: Soong, rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch, foreseen: BaseException
 ) -> None:

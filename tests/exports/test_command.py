@@ -71,7 +71,9 @@ def test_a_failure_to_write_leaves_nothing(export: Export, tmp_path: Path) -> No
 
 
 def test_a_named_gpu_that_is_tight_is_taken_with_a_warning(export: Export) -> None:
-    ended = export("compose", "llama-3.1-8b", "--gpu", "quadro-rtx6000-24gb")
+    ended = export(
+        "compose", "llama-3.1-8b", "--gpu", "rtx4090-24gb", "--engine", "vllm", "--context", "38000"
+    )
     assert ended.code == 0
     assert "tight" in ended.err
     assert "Note: tight" in ended.out

@@ -20,11 +20,6 @@ GPUS = packaged("gpus", Gpu)
 FASTER_OR_EQUAL = [("fp16", "fp32"), ("bf16", "fp32"), ("int8", "fp16"), ("fp8", "fp16"), ("fp4", "fp8")]
 
 
-@pytest.fixture(autouse=True)
-def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SOONG_HOME", str(tmp_path))
-
-
 @pytest.mark.parametrize("gpu", GPUS, ids=lambda gpu: gpu.id)
 class TestEveryGpu:
     def test_memory_is_a_little_less_than_the_label(self, gpu: Gpu) -> None:
@@ -180,9 +175,9 @@ def test_nonsense_is_not_found_and_not_repeated_at_length(word: str) -> None:
     assert len(caught.value.message) < 120
 
 
-def test_a_users_row_replaces_and_adds(tmp_path: Path) -> None:
-    (tmp_path / "config").mkdir()
-    (tmp_path / "config" / "gpus.toml").write_text(
+def test_a_users_row_replaces_and_adds(sealed: Path) -> None:
+    (sealed / "config").mkdir(parents=True)
+    (sealed / "config" / "gpus.toml").write_text(
         """
 [[gpu]]
 id = "a10-24gb"

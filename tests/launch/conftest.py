@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from soong.lease.ledger import Ledger, Rental
-from tests.cli.conftest import rehearsal
+from tests.cli.conftest import rehearsal, unpaced
 from tests.clouds import samples
 from tests.clouds.conftest import client, clock, provider, server
 from tests.launch.several import several
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from soong.lease.lease import Lease
     from tests.clouds.conftest import HandClock
 
-__all__ = ["client", "clock", "provider", "rehearsal", "server", "several"]
+__all__ = ["client", "clock", "provider", "rehearsal", "server", "several", "unpaced"]
 
 
 @pytest.fixture

@@ -49,3 +49,13 @@ def test_a_model_needs_more_and_this_computer_is_up_already() -> None:
     assert served.endswith("makes sense is `--hours 1h8m` (`--max-cost 1.24`)")
     assert alone == "for the machine alone (`--no-serve`) it is `--hours 13m` (`--max-cost 0.24`)"
     booting.check("local", 0.001, 8, 0.0)
+
+
+def test_a_lease_that_leaves_next_to_no_use_says_so() -> None:
+    assert booting.hurried("lambda", 7 / 60, 1, 1.09).startswith(
+        "of 7 min, 7 pass before the machine can be used"
+    )
+    assert "`--hours 13m` (`--max-cost 0.24`)" in booting.hurried("lambda", 12 / 60, 1, 1.09)
+    assert "of 30 min, 27 pass" in booting.hurried("lambda", 0.5, 8, 30.0)
+    assert booting.hurried("lambda", 13 / 60, 1, 1.09) == ""
+    assert booting.hurried("local", 0.01, 8, 0.0) == ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from soong.memory.allocator import rounding_bytes, segments_bytes
+from soong.memory.allocator import reused_rounding_bytes, rounding_bytes, segments_bytes
 from soong.memory.weights import weights_per_gpu
 from soong.models.config_json import Config
 from soong.models.families import read_architecture
@@ -34,6 +34,22 @@ def test_large_tensors_are_rounded_up_to_two_mebibytes() -> None:
     assert segments_bytes([(43 * MIB, 2)]) == 88 * MIB
     assert rounding_bytes(43 * MIB) == MIB
     assert rounding_bytes(42 * MIB + 1) == 0  # the rest is large enough to be split off and used
+
+
+def test_blocks_from_the_split_limit_on_are_used_whole() -> None:
+    limit = 20 * MIB
+    assert rounding_bytes(42 * MIB + 1, whole_from_bytes=limit) == 2 * MIB - 1
+    assert rounding_bytes(18 * MIB + 1, whole_from_bytes=limit) == 0
+    assert rounding_bytes(20 * MIB, whole_from_bytes=limit) == 0
+
+
+def test_a_tensor_takes_the_whole_block_that_a_slightly_larger_one_left() -> None:
+    """Qwen3-8B's layer as its file has it: keys of 24 MiB go where the output projection's 32 MiB were."""
+    limit = 20 * MIB
+    layer = [(96, 48), (192, 96), (32, 16), (48, 24)]
+    assert reused_rounding_bytes([(a * MIB, b * MIB) for a, b in layer], whole_from_bytes=limit) == 8 * MIB
+    assert reused_rounding_bytes([(96 * MIB, 48 * MIB)], whole_from_bytes=limit) == 0
+    assert reused_rounding_bytes([(18 * MIB, 9 * MIB)], whole_from_bytes=limit) == 0
 
 
 @pytest.mark.parametrize(

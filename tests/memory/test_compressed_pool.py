@@ -70,3 +70,23 @@ def test_windows_entries_and_states_share_a_pool(
         context: int(blocks / pool.blocks_per_sequence(context, IN_FLIGHT_TOKENS) * context)
         for context in tokens
     } == tokens
+
+
+@pytest.mark.parametrize(
+    ("pool_gib", "context", "in_flight_tokens", "printed"),
+    [
+        (32.08, 4096, 8192, 90_841),
+        (32.08, 131_072, 8192, 1_247_687),
+        (32.08, 262_144, 8192, 2_175_276),
+        (29.07, 4096, 16384, 82_301),
+    ],
+)
+def test_groups_counted_by_their_bytes_before_0_26(
+    pool_gib: float, context: int, in_flight_tokens: int, printed: int
+) -> None:
+    """Start-up logs of 0.22 and 0.23 on two H200."""
+    kinds = layer_kinds(deepseek_v4(FLASH), tensor_parallel=2, kv_dtype="fp8")
+    pool = build_pool(kinds, PoolRules(True, 1.5, 2, 1, 16, 1, 1, pages_by_bytes=True))
+    blocks = int(pool_gib * 2**30) // pool.bytes_per_block
+    tokens = blocks / pool.blocks_per_sequence(context, in_flight_tokens) * context
+    assert tokens == pytest.approx(printed, rel=0.0005)

@@ -256,7 +256,8 @@ def quantized(name: str, **fields: Any) -> ServedModel:
         (served(), (7, 0), "vllm", "needs compute capability 7.5"),
         (served(), (8, 0), "vllm", None),
         (quantized("fp8"), (8, 0), "vllm", None),
-        (quantized("fp8"), (7, 5), "sglang", "layers/quantization/fp8.py"),
+        (quantized("fp8"), (7, 5), "sglang", "needs compute capability 8.0"),
+        (served(), (7, 5), "sglang", "needs compute capability 8.0"),
         (quantized("mxfp4"), (7, 5), "vllm", "MXFP4 needs compute capability 8.0"),
         (quantized("awq", bits=4, group_size=128), (8, 6), "sglang", None),
         (quantized("awq", bits=4, group_size=128), (8, 6), "llama.cpp", "llama.cpp reads GGUF files"),
@@ -271,6 +272,13 @@ def test_who_may_run_what(
     else:
         assert reason is not None
         assert fragment in reason
+
+
+@pytest.mark.parametrize(("version", "runs"), [("0.18.0", True), ("0.19.1", True), ("0.20.0", False)])
+def test_volta_runs_until_cuda_13(version: str, runs: bool) -> None:
+    """A log of Qwen2.5-7B in float16 on a V100, 0.18.0."""
+    reason = engines.supports(served(), a_gpu(32, (7, 0)), EngineSettings(name="vllm", version=version))
+    assert (reason is None) == runs
 
 
 def test_a_bfloat16_model_is_cast_for_turing() -> None:

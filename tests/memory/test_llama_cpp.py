@@ -5,36 +5,29 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-import tomllib
 from importlib.util import find_spec
-from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from benchmarks.accuracy.llama_cpp import GIB, MIB, a_gpu, models, planned, served, settings, written
 from msgspec.structs import replace
 
-from soong.gpus.gpu import Gpu
 from soong.memory import engines
 from soong.memory.engines import _llama_cache, llama_cpp
 from soong.memory.engines._ggml_alloc import Graph
 from soong.memory.engines._llama_weights import gpu_of_layer, layer_bytes, weights_by_gpu
-from soong.memory.footprint import EngineSettings, Footprint, ServedModel, Workload
+from soong.memory.footprint import ServedModel, Workload
 from soong.models.config_json import Config
 from soong.models.families import read_architecture
 from soong.models.gguf import read_gguf
-from soong.models.gguf_architecture import read_architecture as read_gguf_architecture
-from soong.models.gguf_architecture import read_quantization as read_gguf_quantization
 from soong.models.quantization.reading import read_quantization
-from tests.support.gguf_writer import write_gguf
 
-MIB = 1 << 20
-GIB = 1 << 30
-MODELS: list[dict[str, Any]] = tomllib.loads(
-    (Path(__file__).parents[1] / "golden" / "llama_cpp.toml").read_text()
-)["model"]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+MODELS = models()
 BY_NAME = {row["name"]: row for row in MODELS}
-KV_WORDS = {"F16": "auto", "Q8_0": "fp8"}
 PRINTED_MIB = 0.006
 """Two decimals are printed."""
 
@@ -47,30 +40,6 @@ LOOSE = {
     "falconh1": 0.035,
 }
 """Layers that the sketch of the graph simplifies: how far its compute buffer may be off."""
-
-
-def written(folder: Path, row: dict[str, Any]) -> Path:
-    """The GGUF file of a golden row; its tensors are holes."""
-    path = folder / f"{row['name']}.gguf"
-    if not path.exists():
-        tensors = [
-            (name.replace("{}", str(layer)), tuple(shape), kind)
-            for name, shape, kind, layers in row["tensors"]
-            for layer in layers or [0]
-        ]
-        write_gguf(path, row["metadata"], tensors)
-    return path
-
-
-def served(path: Path) -> ServedModel:
-    file = read_gguf(path)
-    return ServedModel(
-        key=str(path),
-        architecture=read_gguf_architecture(file),
-        quantization=read_gguf_quantization(file),
-        weights_bytes=file.weights_bytes,
-        weights_basis="headers",
-    )
 
 
 def of_config(name: str, **config: Any) -> ServedModel:
@@ -90,25 +59,6 @@ LLAMA_8B = {
 }  # fmt: skip
 
 
-def a_gpu(gib: float = 512) -> Gpu:
-    return Gpu(
-        id="x", name="X", vendor="nvidia", label_gb=80, memory_bytes=round(gib * GIB),
-        bandwidth_bytes_per_second=0, dense_flops={}, compute_capability=(9, 0), native_formats=(),
-        interconnect="", source="", as_of="",
-    )  # fmt: skip
-
-
-def settings(**more: Any) -> EngineSettings:
-    return EngineSettings(**{"name": "llama.cpp", "version": engines.default_version("llama.cpp"), **more})
-
-
-def printed(folder: Path, row: dict[str, Any], run: list[Any]) -> Footprint:
-    context, slots, micro_batch, cache, *_ = run
-    workload = Workload(context_tokens=context, sequences=slots, kv_dtype=KV_WORDS[cache])
-    model = served(written(folder, row))
-    return engines.footprint(model, a_gpu(), workload, settings(max_num_batched_tokens=micro_batch))
-
-
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("gguf")
@@ -120,25 +70,25 @@ RUN_NAMES = [f"{row['name']}-{run[0]}x{run[1]}-{run[2]}-{run[3]}" for row, run i
 
 @pytest.mark.parametrize("row", MODELS, ids=list(BY_NAME))
 def test_model_buffer(folder: Path, row: dict[str, Any]) -> None:
-    found = printed(folder, row, row["runs"][0])
+    found = planned(folder, row, row["runs"][0])
     assert found.weights_bytes / MIB == pytest.approx(row["model_mib"], abs=PRINTED_MIB)
 
 
 @pytest.mark.parametrize(("row", "run"), RUNS, ids=RUN_NAMES)
 def test_caches(folder: Path, row: dict[str, Any], run: list[Any]) -> None:
-    found = printed(folder, row, run)
+    found = planned(folder, row, run)
     assert found.kv_pool_bytes / MIB == pytest.approx(run[4], abs=3 * PRINTED_MIB)
     assert found.state_bytes / MIB == pytest.approx(run[5], abs=PRINTED_MIB)
 
 
 @pytest.mark.parametrize(("row", "run"), RUNS, ids=RUN_NAMES)
 def test_compute_buffer(folder: Path, row: dict[str, Any], run: list[Any]) -> None:
-    found = printed(folder, row, run)
+    found = planned(folder, row, run)
     assert found.activations_bytes / MIB == pytest.approx(run[6], rel=LOOSE.get(row["name"], 0.006), abs=0.3)
 
 
 def test_most_compute_buffers_are_exact(folder: Path) -> None:
-    errors = sorted(abs(printed(folder, row, run).activations_bytes / MIB / run[6] - 1) for row, run in RUNS)
+    errors = sorted(abs(planned(folder, row, run).activations_bytes / MIB / run[6] - 1) for row, run in RUNS)
     assert median(errors) < 0.0005
     assert errors[int(len(errors) * 0.8)] < 0.005
 
@@ -405,6 +355,41 @@ class TestAllocator:
         graph = Graph()
         graph.add(1)
         assert graph.buffer_bytes() == 128
+
+
+class TestWhatNeverStarts:
+    """`common/arg.cpp` and `src/llama-context.cpp` of b10662: "n_seq_max must be <= 256"."""
+
+    def test_more_slots_than_it_keeps(self, folder: Path) -> None:
+        model = served(written(folder, BY_NAME["llama"]))
+        most = engines.footprint(model, a_gpu(), Workload(context_tokens=256, sequences=256), settings())
+        more = engines.footprint(model, a_gpu(), Workload(context_tokens=256, sequences=257), settings())
+        assert most.starts
+        assert (most.max_sequences, more.starts, more.may_start) == (256, False, False)
+        assert "at most 256 sequences" in more.refusal
+
+    def test_a_file_of_an_architecture_that_the_build_has_not(self, folder: Path) -> None:
+        known = served(written(folder, BY_NAME["llama"]))
+        strange = replace(
+            known, architecture=replace(known.architecture, name="zorkmodel", model_type="zorkmodel")
+        )
+        assert engines.supports(known, a_gpu(), settings()) is None
+        assert "`zorkmodel`" in (engines.supports(strange, a_gpu(), settings()) or "")
+        assert engines.supports(strange, a_gpu(), settings(version="b99999")) is None
+
+    @pytest.mark.parametrize(
+        "option",
+        [
+            {"kv_cache_memory_bytes": GIB},
+            {"memory_fraction": 0.5},
+            {"max_num_seqs": 3},
+            {"enforce_eager": True},
+        ],
+        ids=lambda option: next(iter(option)),
+    )
+    def test_options_that_it_has_not_are_not_swallowed(self, folder: Path, option: dict[str, Any]) -> None:
+        model = served(written(folder, BY_NAME["llama"]))
+        assert "leave it out" in (engines.supports(model, a_gpu(), settings(**option)) or "")
 
 
 BUFFER = re.compile(r"(model|KV|RS) buffer size =\s+([\d.]+) MiB")

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from soong.gpus.catalogue import find_gpu
 from soong.gpus.gpu import Gpu
 from soong.memory import engines
 from soong.memory.engines import _vllm_budget, _vllm_encoder, _vllm_graphs, _vllm_profile
@@ -200,10 +201,17 @@ def test_the_first_engine_keeps_a_state_for_every_sequence() -> None:
     assert _vllm_profile.state_slots_bytes(nemotron, rules("vllm", "0.10.2"), 256) == 0
 
 
-def test_a_mixture_keeps_its_workspace_since_0_13() -> None:
-    mixture = facts(mixture=True, expert_width=768, experts_per_token=8, hidden_size=2048, name="")
-    early, late = peak_of(mixture, "0.12.0", 8192, 1024), peak_of(mixture, "0.13.0", 8192, 1024)
+@pytest.mark.parametrize(("packed", "since"), [(False, ("0.13.0", "0.15.0")), (True, ("0.22.0", "0.23.0"))])
+def test_a_mixture_keeps_its_workspace_once_its_kernels_share_one(
+    packed: bool, since: tuple[str, str]
+) -> None:
+    """Qwen3-VL-30B on 0.13 (H100 NVL) has 0.5 GiB more cache than with a workspace that stays."""
+    mixture = facts(
+        mixture=True, packed_experts=packed, expert_width=768, experts_per_token=8, hidden_size=2048, name=""
+    )
+    early, late = (peak_of(mixture, version, 8192, 1024) for version in since)
     assert late.kept_bytes - early.kept_bytes == 8192 * 2 * 8 * (2048 + 2048)
+    assert early.forward_bytes - late.forward_bytes == 8192 * 2 * 8 * (2048 + 768)
 
 
 @pytest.mark.parametrize(
@@ -377,6 +385,146 @@ def test_trying_graphs_counts_where_it_comes_before_the_reading(
     """0.24 to 0.27 GiB in 31 logs of 0.18 and 0.19; 0.13 on 0.24 where no graph was tried, and again on 0.31."""
     found = _vllm_budget.non_torch_bytes(rules("vllm", version), a_gpu(), 1, graphs_profiled=tried)
     assert found / GIB == pytest.approx(gib, abs=0.01)
+
+
+def test_a_sparse_indexer_keeps_room_for_forty_contexts() -> None:
+    """GLM-5.2 at 819,200 tokens on four GB200 with 0.26: peak 6.31 GiB, 4.03 of it the indexer's keys."""
+    glm = facts(kinds=(LayerKind("indexer", 21, 132, shape=(1, 128, 0)),), name="", hidden_size=6144)
+    batch = _vllm_profile.Batch(8192, 1024, processors=148, context_tokens=819_200)
+    found = [
+        _vllm_profile.activations(
+            glm,
+            rules("vllm", version),
+            engine_tables()["vllm"]["activations"],
+            batch,
+            _vllm_encoder.NO_ENCODER,
+        )
+        for version in ("0.12.0", "0.26.0")
+    ]
+    assert [peak.kept_bytes / GIB for peak in found] == [0, pytest.approx(4.03, abs=0.01)]
+
+
+@pytest.mark.parametrize(
+    ("gpu", "gib"), [("b200-180gb", 1.5625), ("h200-141gb-sxm5", 1.5625), ("l40s-48gb", 0.0)]
+)
+def test_a_sparse_indexers_scores_are_captured(gpu: str, gib: float) -> None:
+    """As wide as `max_model_len`, for each row of the largest graph of decoding, where DeepGEMM writes them."""
+    glm = facts(kinds=(LayerKind("indexer", 21, 132, shape=(1, 128, 0)),), name="")
+    terms, version = engine_tables()["vllm"]["graphs"], rules("vllm", "0.26.0")
+    found = _vllm_graphs.graphs(
+        glm, find_gpu(gpu), version, terms, tokens=8192, sequences=1024, context_tokens=819_200
+    )
+    assert found.indexer_bytes / GIB == gib
+
+
+@pytest.mark.parametrize(
+    ("version", "context_tokens", "images"),
+    [
+        ("0.23.0", 8192, 1), ("0.23.0", 32_767, 1), ("0.10.2", 32_768, 2), ("0.23.0", 128_000, 7),
+        ("0.23.0", 1_000_000, 7), ("0.10.2", 1_000_000, 8), ("0.10.1", 128_000, 1),
+    ],
+)  # fmt: skip
+def test_a_video_is_as_long_as_a_context(version: str, context_tokens: int, images: int) -> None:
+    """Encoder budgets of 32,768 (Qwen2.5-Omni on 0.10.2, context 32,768) and 114,688 tokens (Qwen2.5-VL-7B on 0.23,
+    context 128,000), "profiled with 1 video items"; an image at its largest is 16,384."""
+    tower = facts(
+        multimodal=True, model_type="qwen2_5_vl", vision_hidden_size=1280, vision_mlp_rows=6840, vision_mlp_width=3420,
+        name="",
+    )  # fmt: skip
+    one, found = (
+        _vllm_encoder.encoder_run(tower, rules("vllm", version), 2048, 1, context)
+        for context in (1, context_tokens)
+    )
+    assert found.peak_bytes == images * one.peak_bytes
+    assert _vllm_encoder.grows_with_context(tower)
+
+
+@pytest.mark.parametrize(("context_tokens", "tokens"), [(4096, 6084), (20_084, 14_000), (327_680, 30_000)])
+def test_a_video_of_glm_shrinks_to_what_all_frames_may_have(context_tokens: int, tokens: int) -> None:
+    """An encoder budget of 6,084 tokens for GLM-OCR at a context of 4096 (0.18)."""
+    tower = facts(
+        multimodal=True, model_type="glm4v_moe", vision_hidden_size=1536, vision_mlp_rows=21888, vision_mlp_width=10944,
+        name="",
+    )  # fmt: skip
+    run = _vllm_encoder.encoder_run(tower, rules("vllm", "0.20.0"), 2048, 1, context_tokens)
+    pixels, hidden = 4 * tokens * 1176 * 2, tower.hidden_size
+    assert run.kept_bytes == pixels + tokens * hidden * 2
+
+
+def test_images_alone_do_not_grow_with_the_context() -> None:
+    assert not _vllm_encoder.grows_with_context(facts(multimodal=True, model_type="qwen3_vl"))
+
+
+@pytest.mark.parametrize(
+    ("version", "gib"), [("0.10.2", 0.44), ("0.11.0", 2.67), ("0.12.0", 2.67), ("0.13.0", 0.44)]
+)
+def test_qwen3_vl_kept_a_video_with_its_time_stamps(version: str, gib: float) -> None:
+    """Qwen3-VL-30B on 0.11 and 0.12 leaves 4.3 GiB beside weights and cache on one GPU of 80 GB, 3.8 on two."""
+    tower = facts(
+        multimodal=True, model_type="qwen3_vl_moe", hidden_size=2048, vision_hidden_size=1152, vision_mlp_rows=4304,
+        vision_mlp_width=4304, name="",
+    )  # fmt: skip
+    run = _vllm_encoder.encoder_run(tower, rules("vllm", version), 2048, 1)
+    assert run.kept_bytes / GIB == pytest.approx(gib, abs=0.02)
+
+
+FUSED_GIB = 1.5
+
+
+@pytest.mark.parametrize(
+    ("version", "gpu", "gpus", "stages", "compiled", "gib"),
+    [
+        ("0.16.0", "h100-80gb-sxm5", 4, 1, True, 0.0), ("0.17.0", "h100-80gb-sxm5", 4, 1, True, FUSED_GIB),
+        ("0.20.0", "h100-80gb-sxm5", 2, 1, True, FUSED_GIB), ("0.20.0", "h100-80gb-sxm5", 4, 1, False, 0.0),
+        ("0.20.0", "h100-80gb-sxm5", 4, 2, True, 0.0), ("0.21.0", "h100-80gb-sxm5", 4, 2, True, FUSED_GIB),
+        ("0.20.0", "h100-80gb-sxm5", 3, 1, True, 0.0), ("0.20.0", "h100-80gb-sxm5", 1, 1, True, 0.0),
+        ("0.20.0", "h100-94gb-nvl", 2, 1, True, 0.0), ("0.20.0", "a100-80gb-sxm4", 4, 1, True, 0.0),
+        ("0.20.0", "b200-180gb", 8, 1, True, FUSED_GIB), ("0.20.0", "rtxpro6000-96gb", 4, 1, True, 0.0),
+        ("0.26.0", "h100-80gb-sxm5", 4, 1, True, 0.0),
+    ],
+)  # fmt: skip
+def test_fused_sums_of_a_group_have_buffers(
+    version: str, gpu: str, gpus: int, stages: int, compiled: bool, gib: float
+) -> None:
+    """Qwen3-235B-FP8 on four H100 with 0.20: 3.7 GiB beside weights and cache, where 2.0 are all else; eager GLM-5.1
+    on eight H200 with 0.20 lacks them."""
+    constants, card = rules("vllm", version), find_gpu(gpu)
+    plain = _vllm_budget.non_torch_bytes(
+        {**constants, "fused_all_reduce_bytes": 0}, card, gpus, stages=stages
+    )
+    found = _vllm_budget.non_torch_bytes(constants, card, gpus, stages=stages, compiled=compiled)
+    assert (found - plain) / GIB == gib
+
+
+def test_one_gpu_before_hopper_takes_little() -> None:
+    """A100 40 GB on 0.13 and 0.15 (eager): the cache is what 0.02 GiB leave, as on cards without NVLink; 0.10, 0.29
+    and 0.3 where graphs were tried, on 0.19."""
+    a100, card = find_gpu("a100-40gb-sxm4"), find_gpu("rtx3090-24gb")
+    assert _vllm_budget.non_torch_bytes(rules("vllm", "0.15.1"), a100, 1) == 22_000_000
+    tried = [
+        _vllm_budget.non_torch_bytes(rules("vllm", "0.19.1"), gpu, 1, graphs_profiled=True)
+        for gpu in (a100, card)
+    ]
+    assert tried == [268_000_000, 64_000_000]
+
+
+def test_graphs_run_through_layers_without_a_cache_too() -> None:
+    """gemma-4-E4B, 24 layers with a cache among 42: 0.71 GiB on 0.22.1 (RTX 3090)."""
+    terms, version = engine_tables()["vllm"]["graphs"], rules("vllm", "0.22.1")
+    shared = facts(layers=24, idle_layers=18, name="")
+    whole = _vllm_graphs.graphs(shared, find_gpu("rtx3090-24gb"), version, terms, tokens=2048, sequences=256)
+    assert whole.total_bytes / GIB == pytest.approx(0.71, abs=0.03)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "gib"), [("l40s-48gb", 0.0), ("h100-80gb-sxm5", 0.0), ("rtx5090-32gb", 0.25)]
+)
+def test_the_first_graph_shows_on_blackwell(gpu: str, gib: float) -> None:
+    """Qwen3.5-4B and 9B on cards of Ada with 0.22: what the captures take, no more."""
+    terms, version = engine_tables()["vllm"]["graphs"], rules("vllm", "0.22.0")
+    recurrent = facts(kinds=(LayerKind("state", 24, 0, state_bytes=1 << 20, state_kind="gdn"),), name="")
+    found = _vllm_graphs.graphs(recurrent, find_gpu(gpu), version, terms, tokens=2048, sequences=256)
+    assert found.first_bytes / GIB == pytest.approx(gib, abs=0.01)
 
 
 def test_towers_turn_in_their_own_type_since_0_17() -> None:

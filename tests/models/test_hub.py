@@ -125,6 +125,18 @@ class TestReading:
         assert (found.licence, found.gated) == ("mit", True)
 
     @pytest.mark.parametrize(
+        ("siblings", "pools"),
+        [
+            ([{"rfilename": "config.json"}, {"rfilename": "modules.json"}], True),
+            ([{"rfilename": "config.json"}, 3, {}], False),
+            ({"rfilename": "modules.json"}, False),
+        ],
+    )
+    def test_the_file_of_an_embedder(self, hub: Server, siblings: object, *, pools: bool) -> None:
+        hub.on(f"/api/models/{NAME}", json_reply({"id": NAME, "siblings": siblings}))
+        assert read(hub).pools is pools
+
+    @pytest.mark.parametrize(
         "reply", [Reply(500), Reply(body=b"<html>"), json_reply([1]), json_reply({"gated": 3})]
     )
     def test_facts_that_nothing_depends_on_may_be_missing(self, hub: Server, reply: Reply) -> None:

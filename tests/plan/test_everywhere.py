@@ -54,6 +54,7 @@ NARROWER: dict[str, tuple[object, ...]] = {
     "max_num_seqs": (1, 16, 64),
     "max_num_batched_tokens": (512, 16384),
     "enforce_eager": (True,),
+    "text_only": (True,),
 }
 """Options that a request has now and then."""
 

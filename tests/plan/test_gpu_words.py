@@ -11,16 +11,9 @@ from soong.plan.api import plan_model
 from soong.plan.request import read_request
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from soong.plan.plan import Candidate
 
 GIB = 1 << 30
-
-
-@pytest.fixture(autouse=True)
-def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SOONG_HOME", str(tmp_path))
 
 
 def candidate(**options: object) -> Candidate:

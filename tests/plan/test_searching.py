@@ -190,6 +190,7 @@ SAID: dict[str, Any] = {
     "max_num_batched_tokens": 4096,
     "enforce_eager": True,
     "expert_parallel": True,
+    "text_only": True,
     "spot": True,
     "cloud": "lambda,runpod",
     "max_price": 12.3456789,

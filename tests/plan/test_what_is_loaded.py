@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,6 +12,8 @@ from soong.errors import UsageError
 from soong.models.format_words import WORDS, format_word
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from soong.plan.plan import Plan
 
 
@@ -62,3 +65,22 @@ def test_a_word_that_names_no_format_is_refused_with_those_that_do(word: str) ->
     with pytest.raises(UsageError) as refused:
         plan("qwen3-32b", quantization=word)
     assert all(known in f"{refused.value.why}" for known in (WORDS if word else ()))
+
+
+def test_a_deprecated_format_is_read_only_when_asked_for(tmp_path: Path) -> None:
+    """From 0.14 on (pull request 31688); before, the flag is unknown."""
+    config = {
+        "model_type": "llama",
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "vocab_size": 128256,
+        "max_position_embeddings": 131072,
+        "quantization_config": {"quant_method": "fbgemm_fp8", "activation_scale_ub": 1200.0},
+    }
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    asked = {"model": str(tmp_path), "engine": "vllm"}
+    assert "--allow-deprecated-quantization" in command(plan(**asked))
+    assert "--allow-deprecated" not in command(plan(**asked, engine_version="0.13.0"))
+    assert "--allow-deprecated" not in command(plan(**{**asked, "engine": "sglang"}))

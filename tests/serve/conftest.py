@@ -14,7 +14,7 @@ from soong.clouds.sandbox import process
 from soong.connect import keys, probing, ssh, tunnel
 from soong.connect.machine import SshMachine
 from soong.launch.provider import LaunchRequest
-from tests.cli.conftest import rehearsal, soong  # noqa: F401 - fixtures
+from tests.cli.conftest import rehearsal, soong, unpaced  # noqa: F401 - fixtures
 from tests.lease.test_ledger import a_rental
 
 if TYPE_CHECKING:

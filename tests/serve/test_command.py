@@ -111,11 +111,10 @@ def test_the_family_decides_the_parsers(model_type: str, repository: str, tools:
 
 
 def test_a_model_of_chats_whose_repository_has_no_template_gets_one() -> None:
-    for engine in ("vllm", "sglang"):
-        made = built("baichuan2-7b", engine)
-        assert made is not None
-        assert made.argv[made.argv.index("--chat-template") + 1] == "{chat_template}"
-        assert "<reserved_106>" in made.chat_template
+    made = built("baichuan2-7b", "sglang")  # vLLM has had no class for it since 0.24
+    assert made is not None
+    assert made.argv[made.argv.index("--chat-template") + 1] == "{chat_template}"
+    assert "<reserved_106>" in made.chat_template
     other = built("llama-3.1-8b", "vllm")
     assert other is not None
     assert (other.chat_template, "--chat-template" in other.argv) == ("", False)

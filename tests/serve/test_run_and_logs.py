@@ -88,7 +88,9 @@ def test_logs_are_followed_over_a_broken_line_and_cut_by_time(
 ) -> None:
     start = ("start", "--model", *run[1:-1], "--hours", "7", "--engine", "vllm", "--port", str(free_port()))
     assert soong(*start).code == 0
-    rehearsal.running.ask("POST", "clock", {"speed": 1})
+    rehearsal.running.ask(
+        "POST", "clock", {"speed": 30}
+    )  # the lease outlasts the test; no request waits for long
     whole = soong("logs", "--json").json
     assert [step["step"] for step in whole["steps"] if step["state"] == "done"][-1] == "ready"
     log = next(rehearsal.home.rglob("engine.log"))

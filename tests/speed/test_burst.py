@@ -18,17 +18,12 @@ from soong.plan.document import plan_document
 from soong.plan.planner import make_plan
 from soong.plan.request import read_request
 from soong.speed.burst import burst
-from soong.speed.roofline import Prepared, answered, prepare, prompt_seconds, sequence_bytes, step_seconds
+from soong.speed.prepared import Prepared, prepare
+from soong.speed.roofline import answered, prompt_seconds, sequence_bytes, step_seconds
 from soong.speed.throughput import Lengths, Load
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
-
-
-@pytest.fixture(autouse=True)
-def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SOONG_HOME", str(tmp_path))
 
 
 def prepared(
@@ -77,7 +72,7 @@ def counted(one: Prepared, asked: Load) -> Counted:
         while held + len(running) > pool and len(running) > 1:
             waiting.insert(0, running.pop())
             held -= prompt + done[waiting[0]]
-        room, begun = one.chunk - len(running), list[int]()
+        room, begun = one.chunk_tokens - len(running), list[int]()
         while waiting and len(running) + len(begun) < min(asked.sequences, one.most_running or 10**9):
             tokens = prompt + done[waiting[0]]
             if held + len(running) + tokens > pool or tokens > room:
@@ -88,7 +83,7 @@ def counted(one: Prepared, asked: Load) -> Counted:
             seconds += step_seconds(one, len(running), held / len(running))
         for each in begun:
             share = (prompt + done[each]) / prompt
-            seconds += share * prompt_seconds(one, prompt, one.chunk if running else float(len(begun)))
+            seconds += share * prompt_seconds(one, prompt, one.chunk_tokens if running else float(len(begun)))
             first[each] = first[each] or seconds
         for each in (*running, *begun):
             done[each] += 1
@@ -121,10 +116,10 @@ def test_a_count_of_every_step_gives_the_same(
     one = msgspec.structs.replace(one, pool_bytes=pool_tokens * sequence_bytes(one, 1))
     asked = load(requests, at_once=at_once, lengths=lengths)
     found, expected = burst(one, asked), counted(one, asked)
-    assert found.seconds - one.first == pytest.approx(expected.seconds, rel=0.08)
+    assert found.seconds - one.first_seconds == pytest.approx(expected.seconds, rel=0.08)
     assert found.seconds_per_token == pytest.approx(expected.seconds_per_token, rel=0.2)
     if at_once > requests:  # the count does not know who was sent when
-        assert found.first_token_seconds - one.first == pytest.approx(
+        assert found.first_token_seconds - one.first_seconds == pytest.approx(
             expected.first_token_seconds, rel=0.3, abs=0.3
         )
 
@@ -161,7 +156,7 @@ class TestEveryMachine:
         assert found.batch == 48
         # Little's law: so many at once, each for as long as its prompt and its tokens take.
         rate = asked.requests / found.seconds
-        each = found.first_token_seconds - one.first + found.seconds_per_token * asked.output_tokens
+        each = found.first_token_seconds - one.first_seconds + found.seconds_per_token * asked.output_tokens
         assert rate * each == pytest.approx(48, rel=0.01)
         steady = answered(one, Load(input_tokens=217, output_tokens=202, sequences=48))
         assert asked.output_tokens * rate == pytest.approx(steady.decode_tokens_per_second, rel=0.12)
@@ -199,7 +194,11 @@ class TestEveryMachine:
                 for slots in (0, 1, 2, 10):
                     asked = load(requests, prompt=prompt, answer=answer, at_once=at_once, lengths=lengths)
                     found = burst(one, msgspec.structs.replace(asked, slots=slots))
-                    assert one.first < found.first_token_seconds <= found.seconds, (requests, at_once, slots)
+                    assert one.first_seconds < found.first_token_seconds <= found.seconds, (
+                        requests,
+                        at_once,
+                        slots,
+                    )
 
     def test_fewer_at_once_take_longer_and_see_more(
         self, machine: Callable[[], Prepared], lengths: Lengths
@@ -222,7 +221,7 @@ def test_a_pool_that_is_too_small_computes_prompts_twice() -> None:
     found = burst(small, load(10_000))
     limited = burst(msgspec.structs.replace(one, most_running=found.batch), load(10_000))
     assert limited.batch == found.batch < 70
-    prompt = prompt_seconds(one, 217, one.chunk)
+    prompt = prompt_seconds(one, 217, one.chunk_tokens)
     assert found.seconds - limited.seconds == pytest.approx(10_000 * prompt * 202 / 217, rel=0.05)
 
 
@@ -243,7 +242,9 @@ def test_a_count_of_every_step_gives_the_same_queue_for_slots(lengths: Lengths, 
     one = msgspec.structs.replace(prepared(), most_running=slots)
     asked = load(40, lengths=lengths)
     found, expected = burst(one, asked), counted(one, asked)
-    assert found.first_token_seconds - one.first == pytest.approx(expected.first_token_seconds, rel=0.1)
+    assert found.first_token_seconds - one.first_seconds == pytest.approx(
+        expected.first_token_seconds, rel=0.1
+    )
 
 
 # ── as a person asks ─────────────────────────────────────────────────────────────────────────────────

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
@@ -13,20 +12,13 @@ from soong.gpus.gpu import Gpu
 from soong.memory.footprint import EngineSettings, ServedModel
 from soong.models.resolve import resolve
 from soong.plan.candidates import served_model
-from soong.speed.roofline import crowding_seconds, largest_batch, prepare, throughput
+from soong.speed.prepared import prepare
+from soong.speed.roofline import crowding_seconds, largest_batch, throughput
 from soong.speed.throughput import Load, Throughput
 from soong.speed.work import work_of
 from soong.tables import packaged
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 BATCHES = (1, 2, 3, 8, 33, 128, 700)
-
-
-@pytest.fixture(autouse=True)
-def _own_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("SOONG_HOME", str(tmp_path))
 
 
 def served(model: str, quantization: str | None = None, *, engine: str = "vllm") -> ServedModel:
@@ -379,7 +371,7 @@ class TestPassesThatMix:
             served("qwen3-8b"), find_gpu("a100-80gb-sxm4"), EngineSettings(name="vllm", version="0.33.0"), 1
         )
         assert found is not None
-        assert found.chunk == 2048
+        assert found.chunk_tokens == 2048
         short, long = (
             crowding_seconds(found, load(4, prompt=prompt, answer=2000), 4, 9000) for prompt in (2000, 8000)
         )

@@ -29,10 +29,11 @@ LONG_HOURS = 4.0
 
 def region_of(account: Account, wish: Wish, offers: Sequence[Offer]) -> str | None:
     """The only region that will do: the asked one, or that of the filesystem."""
-    from soong.launch.preflight import check_filesystem, check_region
+    from soong.launch.preflight import check_filesystem
+    from soong.offers.regions import check_region
 
     if wish.region is not None:
-        check_region(wish.region, account.provider.regions, offers)
+        check_region(wish.region, (*account.provider.regions, *(one.region for one in offers if one.region)))
     if wish.filesystem is None:
         return wish.region
     return check_filesystem(wish.filesystem, account.provider.filesystems(), wish.region).region
@@ -114,7 +115,6 @@ def check_length(
     """
     from soong.launch import booting
     from soong.launch.starting import hours_of
-    from soong.serve.orders import SLOWEST_BYTES_PER_SECOND
 
     usd_per_hour = first.offer.usd_per_hour if first.offer else 0.0
     hours, rate = hours_of(terms, usd_per_hour), usd_per_hour * terms.count
@@ -125,22 +125,32 @@ def check_length(
         if wish.joins is not None and hours >= (wish.hours or 0.0):  # not the money: the group itself ends
             error.hints = (f"soong extend 1 {wish.joins.name}",)
         raise
-    boot = booting.usual_seconds(cloud, first.gpu_count)
-    ready = booting.ready_seconds(cloud, first.gpu_count)
-    if (
-        not serving
-        or wish.joins is not None
-        or hours * 3600 >= ready + serving
-        or cloud == booting.RUNS_ALREADY
-    ):
+    if wish.joins is not None or cloud == booting.RUNS_ALREADY:
         return
-    needed = f"{booting.least_words(ready + serving + booting.USE_SECONDS, rate)} would do even then"
-    if (ready + serving + booting.USE_SECONDS) / 3600 > terms.cap_hours:
+    if not serving:
+        hurried = booting.hurried(cloud, hours, first.gpu_count, rate)
+        if hurried:
+            out.say(f"Warning: {hurried}")
+    elif hours * 3600 < booting.ready_seconds(cloud, first.gpu_count) + serving:
+        out.say(f"Warning: {_may_end_before(plan, terms, first, cloud, serving, rate)}")
+
+
+def _may_end_before(
+    plan: Plan, terms: Terms, first: Planned, cloud: str, serving_seconds: float, usd_per_hour: float
+) -> str:
+    """What is said of a lease that may end before the model answers, and what would do even on a slow line."""
+    from soong.launch import booting
+    from soong.serve.orders import SLOWEST_BYTES_PER_SECOND
+
+    boot = booting.usual_seconds(cloud, first.gpu_count)
+    seconds = booting.ready_seconds(cloud, first.gpu_count) + serving_seconds + booting.USE_SECONDS
+    needed = f"{booting.least_words(seconds, usd_per_hour)} would do even then"
+    if seconds / 3600 > terms.cap_hours:
         needed = f"a lease can be {terms.cap_hours:g} h at most (`lease.cap_hours`)"
-    out.say(
-        f"Warning: it may end before the model answers: after {boot / 60:.0f} min to boot, installing, the "
-        f"{units.format_gib(plan.model.weights_bytes)} of weights and loading may take {times.span(serving)} on a slow "
-        f"line ({SLOWEST_BYTES_PER_SECOND * 8 / 1e6:.0f} Mbit/s); {needed}"
+    return (
+        f"it may end before the model answers: after {boot / 60:.0f} min to boot, installing, the "
+        f"{units.format_gib(plan.model.weights_bytes)} of weights and loading may take {times.span(serving_seconds)} "
+        f"on a slow line ({SLOWEST_BYTES_PER_SECOND * 8 / 1e6:.0f} Mbit/s); {needed}"
     )
 
 

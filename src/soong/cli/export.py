@@ -41,7 +41,10 @@ Examples:
 @plan_options.machine
 @click.option("--gpu-count", help="How many GPUs one replica has, on one machine or several.")
 @plan_options.engine_flags
-@click.option("--cloud", help="Only this cloud, and the file asks for no other; or the prices of `all`.")
+@click.option(
+    "--cloud",
+    help=f"Only this one, and the file asks for no other: {plan_options.CLOUDS}. Or `all` their prices.",
+)
 @click.option("--region", help="Only this region.")
 @click.option("--max-price", help="Only machines up to this many dollars an hour; the file says so too.")
 @click.option(

@@ -173,9 +173,25 @@ def _launched(proposal: Proposal, out: output.Output, *, prices: dict[str, float
         return Started((start(account.provider, account.ledger, now, terms, prober, tell=steps.say),))
 
 
+class StillBills(str):
+    """A hint: what it costs to leave a machine as it is, and how to end it. Whoever ends it takes the hint away."""
+
+    __slots__ = ()
+
+
+def _still_bills(account: Account, rental: Rental) -> StillBills:
+    from soong.cli import times
+
+    ends = times.wall(rental.lease.ends_at, now=account.provider.clock.now())
+    return StillBills(
+        f"{rental.name} is up all the same and bills ${rental.usd_per_hour:.2f}/h until {ends}: "
+        f"`soong stop {rental.name}` ends it"
+    )
+
+
 @contextmanager
 def told_if_left(account: Account, rentals: Sequence[Rental], out: output.Output) -> Iterator[None]:
-    """Once machines are rented: an error that nobody foresaw must not leave one that the person was not told of."""
+    """Once machines are rented: no error may leave one that the person is not told of, in its last words."""
     import click
 
     from soong.cli import times
@@ -183,18 +199,26 @@ def told_if_left(account: Account, rentals: Sequence[Rental], out: output.Output
 
     try:
         yield
-    except (SoongError, KeyboardInterrupt, click.exceptions.Exit):
+    except SoongError as error:
+        others = (hint for hint in error.hints if hint != "soong stop")
+        error.hints = (*others, *(_still_bills(account, one) for one in _open(account, rentals)))
+        raise
+    except (KeyboardInterrupt, click.exceptions.Exit):
         raise  # who raises these has said what goes on
     except BaseException:
         now = account.provider.clock.now()
-        for one in (account.ledger.get(rental.id) for rental in rentals):
-            if one.is_open:
-                ends = times.wall(one.lease.ends_at, now=now)
-                out.say(
-                    f"Warning: {one.name} is rented and bills ${one.usd_per_hour:.2f}/h until {ends} at the latest"
-                )
-                out.hint(f"soong stop {one.name}")
+        for one in _open(account, rentals):
+            ends = times.wall(one.lease.ends_at, now=now)
+            out.say(
+                f"Warning: {one.name} is rented and bills ${one.usd_per_hour:.2f}/h until {ends} at the latest"
+            )
+            out.hint(f"soong stop {one.name}")
         raise
+
+
+def _open(account: Account, rentals: Sequence[Rental]) -> list[Rental]:
+    """Those that still bill, as the ledger now has them."""
+    return [one for one in (account.ledger.get(rental.id) for rental in rentals) if one.is_open]
 
 
 def _candidates(

@@ -12,7 +12,7 @@ from soong import units
 from soong.cli import output
 from soong.cli.views import offers as view
 from soong.errors import NotFoundError, NothingFitsError, RemoteError, SoongError, UsageError
-from soong.offers import sources
+from soong.offers import regions, sources
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,7 +67,7 @@ def command(
     if refresh:
         _refresh(cloud, out)
     everything = _live_offers(cloud) if live else _known_offers(cloud)
-    there = everything if region is None else _there(everything, region)
+    there = everything if region is None else regions.there(everything, region)
     offers = view.select(
         there, gpu=gpu, region=region, max_usd_per_hour=most, spot=spot, prices_hold_everywhere=not live
     )
@@ -95,7 +95,9 @@ def _known_offers(cloud: str | None) -> Sequence[Offer]:
 def _page(offers: Sequence[Offer], cloud: str | None, region: str | None) -> str:
     clouds = {offer.cloud for offer in offers}
     lines = [view.table(offers), *view.remarks(offers, sources.unmapped(clouds))]
-    nowhere = sorted(name for name in clouds if region is not None and not _regions(name, offers))
+    nowhere = sorted(
+        name for name in clouds if region is not None and not regions.known_regions(name, offers)
+    )
     if nowhere:
         lines.append(
             f"Whether {', '.join(nowhere)} has a region {region} is not known: these prices name none"
@@ -125,30 +127,6 @@ def _refresh(cloud: str | None, out: output.Output) -> None:
         out.say(f"notice: no newer prices of {name} ({problem})")
     names = ", ".join(f"{one.cloud} {len(one.offers):,}" for one in fetched.catalogues)
     out.say(f"Fetched offers: {names}")
-
-
-def _there(offers: Sequence[Offer], region: str) -> list[Offer]:
-    """Those of a region, and those whose prices hold in each: of clouds that have it, or whose regions nobody knows.
-
-    Raises:
-        NotFoundError: there is no such region; of clouds whose regions are all known.
-    """
-    from soong.launch.preflight import check_region
-
-    known = {cloud: _regions(cloud, offers) for cloud in {offer.cloud for offer in offers}}
-    if {*known} <= {*sources.USUAL}:
-        check_region(region, sorted(set().union(*known.values())), offers)
-    return [offer for offer in offers if not known[offer.cloud] or region in known[offer.cloud]]
-
-
-def _regions(cloud: str, offers: Sequence[Offer]) -> set[str]:
-    """Where a cloud is known to have machines; none where its prices name no region."""
-    named = {offer.region for offer in offers if offer.cloud == cloud and offer.region}
-    if cloud not in sources.USUAL:
-        return named
-    from soong.clouds.lambda_cloud.regions import REGIONS
-
-    return {*named, *REGIONS}
 
 
 def _live_offers(cloud: str | None) -> Sequence[Offer]:

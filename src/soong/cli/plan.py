@@ -37,7 +37,9 @@ Examples:
 @plan_options.machine
 @click.option("--gpu-count", help="How many GPUs the machine has.")
 @plan_options.engine_flags
-@click.option("--cloud", help="Only this cloud's offers, or those of `all`; else of Lambda, and your own.")
+@click.option(
+    "--cloud", help=f"Whose offers, else Lambda's and your own: all, or one of {plan_options.CLOUDS}."
+)
 @click.option("--region", help="Only this region's offers.")
 @click.option("--max-price", help="Only offers up to this many dollars an hour.")
 @click.option(
@@ -94,25 +96,35 @@ def command(
         from soong.cli.views import pictures
 
         pictures.check(files, plot=plot, picture=picture, force=force)
-    from soong.plan.planner import make_plan
-    from soong.plan.request import read_request
     from soong.tables import held
 
-    request = read_request({"model": model, **options})
     with held():
-        plan = make_plan(request, allow_network=not offline, progress=out.progress(f"Reading {model}"))
+        plan = _made(model, options, out, allow_network=not offline)
         alternatives = _alternatives(plan) if search else None
         if files:
             pictures.save(plan, files, out, picture=picture, force=force)
-        out.answer(
-            data=lambda: _document(plan, alternatives),
-            ids=[plan.chosen.name] if plan.chosen else [],
-            human=lambda: (
-                pictures.plots(plan, picture=picture)
-                if plot
-                else _words(plan, alternatives, explain=explain, show_all=show_all)
-            ),
-        )
+
+        def words() -> str:
+            if plot:
+                return pictures.plots(plan, picture=picture)
+            return _words(plan, alternatives, explain=explain, show_all=show_all)
+
+        ids = [plan.chosen.name] if plan.chosen else []
+        out.answer(data=lambda: _document(plan, alternatives), ids=ids, human=words)
+    return _code(plan)
+
+
+def _made(model: str, options: dict[str, Any], out: output.Output, *, allow_network: bool) -> Plan:
+    """The plan for a model and what was asked of it."""
+    from soong.plan.planner import make_plan
+    from soong.plan.request import read_request
+
+    request = read_request({"model": model, **options})
+    return make_plan(request, allow_network=allow_network, progress=out.progress(f"Reading {model}"))
+
+
+def _code(plan: Plan) -> int:
+    """Whether anything that was considered will start, and reach the target."""
     will_start = any(one.starts and one.meets_target is not False for one in plan.candidates)
     return ExitCode.DONE if will_start else ExitCode.NOTHING_FITS
 

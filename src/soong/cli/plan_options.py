@@ -12,15 +12,20 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound="Callable[..., Any]")
 
+CLOUDS = "aws, azure, lambda, runpod and others; `soong offers --cloud all` shows every one"
+"""The words of `--cloud` where it picks prices."""
+
+TEXT_ONLY = "Leave out what sees or hears, for room: vLLM's --language-model-only."
+
 _WORKLOAD = (
     click.option("--context", help="Longest sequence in tokens, prompt and answer: 8192, 32k."),
     click.option("--sequences", help="How many such sequences at once."),
     click.option("--quantization", help="Which of the model's formats: bf16, fp8, int4, ..."),
-    click.option("--engine", help="sglang (the default), vllm or llama.cpp."),
+    click.option("--engine", help="sglang (the default where it has the model's class), vllm or llama.cpp."),
 )
 
 _MACHINE = (
-    click.option("--kv-dtype", help="Type of the KV cache: auto, bfloat16, float16, fp8."),
+    click.option("--kv-dtype", help="Type of the KV cache: auto, bfloat16, float16, fp8, fp8_e5m2."),
     click.option("--gpu", help="One GPU (h100-80gb-sxm5) or a cloud's type (gpu_1x_a6000)."),
     click.option("--gpu-memory", help="Its memory, in place of what soong knows: 79.19GiB."),
 )
@@ -36,6 +41,7 @@ _ENGINE_FLAGS = (
     click.option("--max-num-seqs", help="Most sequences the engine runs together."),
     click.option("--max-num-batched-tokens", help="Most tokens of one forward pass."),
     click.option("--enforce-eager", is_flag=True, default=None, help="No CUDA graphs."),
+    click.option("--text-only", is_flag=True, default=None, help=TEXT_ONLY),
 )
 
 _LOAD = (

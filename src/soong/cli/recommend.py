@@ -38,7 +38,7 @@ ANY = "any"
 @click.option("--context", help="Tokens you need at once: 8k, 32k.")
 @click.option("--budget", help="Most dollars an hour.")
 @click.option("--quality", type=click.Choice(["high", "budget"]), help="What matters more.")
-@click.option("--cloud", help="Whose prices: lambda (the default), another cloud, or all of them.")
+@click.option("--cloud", help=f"Whose prices, else Lambda's: all, or one of {plan_options.CLOUDS}.")
 @click.option(
     "--spot", is_flag=True, default=None, help="Also machines that may be taken away at any moment."
 )

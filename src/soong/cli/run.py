@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from soong.cli import output
+from soong.cli import output, plan_options
 from soong.cli.exit_codes import ExitCode, exit_code_of
 from soong.errors import SoongError, UsageError
 
@@ -48,6 +48,7 @@ class _Silent(output.Output):
 @click.option("--sequences", help="How many such sequences at once.")
 @click.option("--engine", help="sglang (the default), vllm or llama.cpp.")
 @click.option("--quantization", help="Which of the model's formats.")
+@click.option("--text-only", is_flag=True, default=None, help=plan_options.TEXT_ONLY)
 @click.option(
     "--replicas", type=click.IntRange(1, 16), default=1, help="So many machines behind one endpoint."
 )
@@ -119,7 +120,7 @@ def _run(
     account: Account, wish: Wish, words: Sequence[str], out: output.Output, *, yes: bool, laptop_only: bool
 ) -> int:
     """Start, run, stop; whatever happens in between, what was rented is ended."""
-    from soong.cli import start
+    from soong.cli import launching, start
 
     failure: BaseException | None = None
     code: int = ExitCode.DONE
@@ -131,6 +132,8 @@ def _run(
                 code = _ran(words, rental, out)
         except BaseException as error:  # noqa: BLE001 - whatever it is; it is raised again below
             failure = error
+    if isinstance(failure, SoongError):  # what it rented is ended now
+        failure.hints = tuple(hint for hint in failure.hints if not isinstance(hint, launching.StillBills))
     try:
         unproved = _ended(account, wish, out)
     except Exception as error:

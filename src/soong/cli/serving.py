@@ -114,7 +114,7 @@ def serve(account: Account, rental: Rental, served: Served, out: Output) -> Rent
         raise
     except SoongError as error:
         rental = noted(account, rental, "failed")
-        raise explained(error, account, rental, served, out) from error
+        raise explained(error, rental, served, out) from error
     return connect(account, rental, out)
 
 
@@ -335,9 +335,8 @@ def noted(account: Account, rental: Rental, state: str, **fields: Any) -> Rental
     )
 
 
-def explained(error: SoongError, account: Account, rental: Rental, served: Served, out: Output) -> SoongError:
-    """The failure with what it means, and what it costs to leave it so; a known one is first put on a screen."""
-    from soong.cli import times
+def explained(error: SoongError, rental: Rental, served: Served, out: Output) -> SoongError:
+    """The failure with what it means; a known one is first put on a screen."""
     from soong.serve import diagnosis
     from soong.serve.serving import ServingFailedError
 
@@ -351,10 +350,4 @@ def explained(error: SoongError, account: Account, rental: Rental, served: Serve
         if found.is_of_memory:
             file = diagnosis.keep_miss(served.plan, pick, found)
             out.say(f"the estimate was wrong: kept in {file}; please report its last line")
-    now = account.provider.clock.now()
-    rate = (
-        f"{rental.name} is up all the same and bills ${rental.usd_per_hour:.2f}/h until "
-        f"{times.wall(rental.lease.ends_at, now=now)}: `soong stop` ends it"
-    )
-    error.hints = (*(hint for hint in error.hints if hint != "soong stop"), rate)
     return error

@@ -117,7 +117,7 @@ def serve_all(
             if isinstance(left_by, KeyboardInterrupt):
                 _say_what_goes_on(rentals, out)
             raise
-    _tell_failures(account, unsent + left, served, out, is_all=not ready)
+    _tell_failures(unsent + left, served, out, is_all=not ready)
     return tuple(ready)
 
 
@@ -154,7 +154,7 @@ def _all_up(account: Account, ups: list[_Up]) -> tuple[list[Rental], list[_Left]
     return sorted(ready, key=lambda one: one.replica), left
 
 
-def _tell_failures(account: Account, left: list[_Left], served: Served, out: Output, *, is_all: bool) -> None:
+def _tell_failures(left: list[_Left], served: Served, out: Output, *, is_all: bool) -> None:
     """Say of each machine that does not serve why not, and what to type.
 
     Raises:
@@ -163,7 +163,7 @@ def _tell_failures(account: Account, left: list[_Left], served: Served, out: Out
     from soong.cli.serving import explained
 
     for number, one in enumerate(left):
-        error = explained(one.error, account, one.rental, served, out)
+        error = explained(one.error, one.rental, served, out)
         if is_all and number == len(left) - 1:
             raise error from one.error
         out.say(f"Warning: {one.rental.name} does not serve: {error}")

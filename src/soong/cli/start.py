@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from soong.cli import agreement, launching, output, prompts
+from soong.cli import agreement, launching, output, plan_options, prompts
 from soong.cli import wish as wishes
 from soong.cli.exit_codes import ExitCode
 from soong.cli.notify import notify
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
 @click.option("--output-tokens", help="Length of a usual answer, for the speed.")
 @click.option("--engine", help="sglang (the default), vllm or llama.cpp.")
 @click.option("--quantization", help="Which of the model's formats.")
+@click.option("--text-only", is_flag=True, default=None, help=plan_options.TEXT_ONLY)
 @click.option("--filesystem", help="A filesystem of the account to mount.")
 @click.option("--replicas", type=click.IntRange(1, 16), help="So many machines behind one endpoint.")
 @click.option("--all-or-nothing", is_flag=True, help="Fewer replicas than asked for are ended again.")

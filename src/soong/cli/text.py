@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from typing import TextIO
 
 WIDTH_WITHOUT_TERMINAL = 120
@@ -23,6 +23,7 @@ LEAST_COLUMN = 8
 """No column is squeezed below this."""
 
 _STYLED = r"\x1b\[[0-9;]*m"
+_PLAIN = "\x1b[0m"
 
 
 def style(text: str, name: str) -> str:
@@ -170,12 +171,34 @@ def _wrapped(cell: str, size: int) -> list[str]:
 
     lines: list[str] = []
     for line in cell.split("\n"):
-        lines += (
-            [line]
-            if width(line) <= size
-            else wrap(line, size, subsequent_indent="  " if line[:1] == "•" else "")
-        )
+        if width(line) <= size:
+            lines.append(line)
+            continue
+        plain = re.sub(_STYLED, "", line)
+        pieces = wrap(plain, size, subsequent_indent="  " if plain[:1] == "•" else "")
+        lines += pieces if plain == line else _styled_again(pieces, line)
     return lines
+
+
+def _styled_again(pieces: Iterable[str], line: str) -> Iterator[str]:
+    """Parts of a styled line that was broken bare: each letter in its style, which ends with its line."""
+    letters, styles, active = "", [], ""
+    for code, letter in re.findall(rf"({_STYLED})|(.)", line):
+        if code:
+            active = "" if code == _PLAIN else active + code
+        else:
+            letters += letter
+            styles.append(active)
+    end = 0
+    for piece in pieces:
+        bare = piece.lstrip()
+        start = letters.index(bare, end)
+        end = start + len(bare)
+        filled, active = piece[: len(piece) - len(bare)], ""
+        for letter, own in zip(bare, styles[start:end], strict=True):
+            filled += (_PLAIN if active and own != active else "") + (own if own != active else "") + letter
+            active = own
+        yield filled + (_PLAIN if active else "")
 
 
 def _padded(text: str, size: int, *, at_right: bool) -> str:

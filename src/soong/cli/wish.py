@@ -77,20 +77,11 @@ def wish_of(
     """
     from soong.settings import config
 
-    model = config.value("model", flag=model)
-    if not model:
-        raise UsageError(
-            "which model?",
-            hints=("soong start --model llama-3.1-8b", "soong config set model llama-3.1-8b", "soong models"),
-        )
-    if name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", name, re.ASCII):
-        raise UsageError(
-            f"`{name}` cannot be a machine's name", hints=("use small letters, digits and dashes",)
-        )
+    _check_name(name)
     most = units.parse_usd(max_cost, what="`--max-cost`") if max_cost is not None else None
     typed = units.parse_hours(hours, what="`--hours`") if hours is not None else None
     return Wish(
-        model=str(model),
+        model=_model(model),
         gpu=config.value("gpu", flag=gpu),
         region=config.value("region", flag=region),
         hours=typed if typed is not None or most is not None else config.value("lease.hours"),
@@ -110,6 +101,31 @@ def wish_of(
         all_or_nothing=all_or_nothing,
         replaces=replaces,
     )
+
+
+def _model(typed: str | None) -> str:
+    """The model that was typed or configured.
+
+    Raises:
+        UsageError: neither was.
+    """
+    from soong.settings import config
+
+    model = config.value("model", flag=typed)
+    if not model:
+        raise UsageError(
+            "which model?",
+            hints=("soong start --model llama-3.1-8b", "soong config set model llama-3.1-8b", "soong models"),
+        )
+    return str(model)
+
+
+def _check_name(name: str | None) -> None:
+    """Raises UsageError for what cannot name a machine."""
+    if name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,40}", name, re.ASCII):
+        raise UsageError(
+            f"`{name}` cannot be a machine's name", hints=("use small letters, digits and dashes",)
+        )
 
 
 def _engine(typed: str | None) -> str | None:

@@ -86,6 +86,27 @@ def check(
     )
 
 
+def hurried(cloud: str, hours: float, gpu_count: int, usd_per_hour: float) -> str:
+    """What a lease says that lasts until the machine is up and leaves next to no time to use it; else nothing.
+
+    Args:
+        usd_per_hour: of all machines of the lease together.
+
+    >>> hurried("lambda", 0.15, 1, 1.09)
+    'of 9 min, 7 pass before the machine can be used; the least that makes sense is `--hours 13m` (`--max-cost 0.24`)'
+    >>> hurried("lambda", 0.25, 1, 1.09), hurried("local", 0.01, 1, 0.0)
+    ('', '')
+    """
+    ready, seconds = ready_seconds(cloud, gpu_count), hours * SECONDS_PER_HOUR
+    if cloud == RUNS_ALREADY or seconds >= ready + USE_SECONDS - 1e-6:
+        return ""
+    least = least_words(ready + USE_SECONDS, usd_per_hour)
+    return (
+        f"of {_length(seconds + 1e-6)}, {ready / 60:.0f} pass before the machine can be used; "
+        f"the least that makes sense is {least}"
+    )
+
+
 def _length(seconds: float) -> str:
     """A length that is too short, rounded down: it must not read as long as what it falls short of.
 

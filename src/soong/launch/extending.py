@@ -48,27 +48,39 @@ def extend(
     machine = _machine(provider, rental)
     known = read_lease(name=machine[1], tags=machine[2]) or rental.lease
     with budget.alone(monthly_usd, ledger):
-        now = provider.clock.now()
-        wanted = extended(known, hours=hours, now=now)
-        budget.check_most(rental, wanted.ends_at)
-        more = budget.Span(known.ends_at, wanted.ends_at, rental.usd_per_hour)
-        others = budget.counted(ledger.rentals(), rental.cloud)
-        budget.check(
-            monthly_usd,
-            others,
-            (more,),
-            now,
-            again=f"soong extend {{}} {rental.group_name}",
-            cloud=rental.cloud,
-        )
-        # Others now count the new end, so the lock need not be held while a cloud takes its time. Should this process
-        # die here, the cloud's end counts: `settling` sees that the two differ.
-        ledger.change(rental.id, "extend-reserved", now, detail={"ends_at": wanted.ends_at}, lease=wanted)
+        # Others count the new end from here on, so the lock need not be held while a cloud takes its time. Should this
+        # process die then, the cloud's end counts: `settling` sees that the two differ.
+        wanted = _reserved(provider, ledger, rental, known, hours=hours, monthly_usd=monthly_usd)
     try:
         return _moved(provider, ledger, rental, machine, wanted, "extended", again=f"soong extend {hours:g}")
     except (KeyboardInterrupt, SoongError):
         ledger.change(rental.id, "extend-failed", provider.clock.now(), lease=known)
         raise
+
+
+def _reserved(
+    provider: Provider,
+    ledger: Ledger,
+    rental: Rental,
+    known: Lease,
+    *,
+    hours: float,
+    monthly_usd: float | None,
+) -> Lease:
+    """The lease with its new end, once the money for it is there, and written down.
+
+    Raises:
+        UsageError: the cap forbids it, or the lease is over. OverBudgetError: as for `extend`.
+    """
+    now = provider.clock.now()
+    wanted = extended(known, hours=hours, now=now)
+    budget.check_most(rental, wanted.ends_at)
+    more = budget.Span(known.ends_at, wanted.ends_at, rental.usd_per_hour)
+    others = budget.counted(ledger.rentals(), rental.cloud)
+    again = f"soong extend {{}} {rental.group_name}"
+    budget.check(monthly_usd, others, (more,), now, again=again, cloud=rental.cloud)
+    ledger.change(rental.id, "extend-reserved", now, detail={"ends_at": wanted.ends_at}, lease=wanted)
+    return wanted
 
 
 def extend_all(

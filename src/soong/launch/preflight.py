@@ -81,25 +81,6 @@ def check_filesystem(name: str, filesystems: Sequence[Filesystem], region: str |
     return found
 
 
-def check_region(name: str, known: Sequence[str], offers: Sequence[Offer]) -> None:
-    """Make sure that there is a region of that name: a wait for room in one that does not exist would never end.
-
-    Args:
-        known: regions of the cloud. offers: its live list, which may name a new one.
-
-    Raises:
-        NotFoundError: no such region; names the nearest.
-    """
-    names = sorted({*known, *(offer.region for offer in offers if offer.region)})
-    if name in names:
-        return
-    from difflib import get_close_matches
-
-    near = get_close_matches(name, names, n=1)
-    hints = (f"did you mean `--region {near[0]}`?",) if near else ()
-    raise NotFoundError(f"there is no region `{name}`", hints=(*hints, "regions: " + ", ".join(names)))
-
-
 def clock_problem(skew_seconds: float | None) -> str:
     """What a computer whose clock is wrong means for a lease; empty when it is right, or not known.
 

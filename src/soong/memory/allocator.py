@@ -22,14 +22,53 @@ LARGE_BLOCK_BYTES, LARGE_STEP_BYTES, SPLIT_BYTES = 10 * MIB, 2 * MIB, MIB
 SMALL_SEGMENT_BYTES, MIDDLE_SEGMENT_BYTES = 2 * MIB, 20 * MIB
 """Segments of tensors up to 1 MiB, and of those from there to 10 MiB."""
 
+SETTLED_LAYERS = 3
+"""Layers after which free blocks are the same from one to the next."""
+
 BLOCK_BYTES = 512
 """Every block is a multiple of it (kMinBlockSize)."""
 
 
-def rounding_bytes(size_bytes: int) -> int:
-    """What counts as used beside one tensor: the rest of its block, where that is too small to be split off."""
+def rounding_bytes(size_bytes: int, *, whole_from_bytes: int | None = None) -> int:
+    """What counts as used beside one tensor: the rest of its block, where that is not split off.
+
+    Args:
+        size_bytes: of the tensor.
+        whole_from_bytes: the size from which no block is split (`max_split_size_mb`); None: all are.
+    """
     rest = -size_bytes % LARGE_STEP_BYTES if size_bytes >= LARGE_BLOCK_BYTES else 0
-    return rest if rest <= SPLIT_BYTES else 0
+    whole = whole_from_bytes is not None and size_bytes >= whole_from_bytes
+    return rest if whole or rest <= SPLIT_BYTES else 0
+
+
+def reused_rounding_bytes(replaced: Sequence[tuple[int, int]], *, whole_from_bytes: int) -> int:
+    """What a layer's tensors take beside their own size when each goes into a block that a larger one left behind.
+
+    Blocks from `whole_from_bytes` on are not split, so a tensor has the whole of the smallest free one that is less
+    than a middling segment larger: `max_non_split_rounding_size` of get_free_block.
+
+    Args:
+        replaced: of each module of a layer, in the order they are read, the size first loaded and the size kept.
+        whole_from_bytes: `max_split_size_mb` in bytes.
+    """
+    free, waste = list[int](), 0
+
+    def take(size: int) -> int:
+        place = bisect_left(free, size)
+        if place < len(free) and free[place] < size + MIDDLE_SEGMENT_BYTES:
+            return free.pop(place)
+        return size
+
+    for layer in range(SETTLED_LAYERS):
+        for loaded, kept in replaced:
+            if loaded < whole_from_bytes:
+                continue
+            first = take(_up(loaded, LARGE_STEP_BYTES))
+            if kept >= whole_from_bytes:
+                size = _up(kept, LARGE_STEP_BYTES)
+                waste += (take(size) - size) * (layer == SETTLED_LAYERS - 1)
+            insort(free, first)
+    return waste
 
 
 def segments_bytes(tensors: Sequence[tuple[int, int]]) -> int:

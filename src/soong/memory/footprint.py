@@ -63,6 +63,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     expert_parallel: the GPUs of a tensor-parallel group hold some routed experts whole, and not a part of each.
     max_num_seqs: sequences decoded at once (SGLang: max running requests; llama.cpp: parallel slots).
     dtype: `auto`, or `float16` to cast a bfloat16 model for a GPU without bfloat16.
+    text_only: what sees or hears is left out, vLLM's --language-model-only; only where that changes something.
+    pool_tokens, state_slots: SGLang's --max-total-tokens and --max-mamba-cache-size, which make a pool that was asked
+    for in bytes; they follow from `kv_cache_memory_bytes` and change no figure.
     """
 
     name: str
@@ -76,6 +79,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_num_seqs: int | None = None
     dtype: str = "auto"
     expert_parallel: bool = False
+    text_only: bool = False
+    pool_tokens: int | None = None
+    state_slots: int | None = None
 
 
 class Footprint(msgspec.Struct, frozen=True, gc=False):
@@ -99,14 +105,19 @@ class Footprint(msgspec.Struct, frozen=True, gc=False):
         workload_kv_bytes: what the workload's sequences fill of the pool, each as long as it is said to be.
         need_bytes: runtime + weights + activations + graphs + workload_kv: what the verdict is about.
         max_context_tokens: longest single sequence this pool holds, at most the model's limit.
-        max_sequences: how many sequences of the workload's context the pool holds.
+        max_sequences: how many sequences of the workload's context the pool holds, at most `most_running`.
         starts: the engine starts with this context. refusal: its reason when it does not, or, where it starts all the
             same (SGLang), why it refuses a request of this context.
-        may_start: it starts, or it would refuse by less than the figures may be off.
+        may_start: it refuses nothing, or by less than the figures may be off.
         uncertainty_bytes: how far `free_bytes` may be off, with what the engine takes of it for a moment as it starts.
         pool_uncertainty_bytes: how far `kv_pool_bytes` may be off; 0 where the pool is given.
-        startable_sequences: with how many sequences at once it surely starts, where it refuses the flag's or its
-            default number for lack of recurrent state alone (vLLM).
+        startable_sequences: how many sequences surely have a block of recurrent state, where each that may run must
+            have one or the engine does not start (vLLM).
+        workload_state_bytes: the part of `workload_kv_bytes` that must lie in `state_bytes`, where recurrent state and
+            tokens have pools of their own that lend nothing to each other (SGLang); 0 where one pool holds both.
+        most_running: how many sequences it runs at once, however short they are; None where only the pool says.
+        starts_later: it may refuse the first start by more than the figures may be off, but a later one has more
+            memory, since kernels need not be compiled any more (vLLM).
     """
 
     total_bytes: int
@@ -134,3 +145,6 @@ class Footprint(msgspec.Struct, frozen=True, gc=False):
     pool_uncertainty_bytes: int
     may_start: bool = False
     startable_sequences: int | None = None
+    workload_state_bytes: int = 0
+    most_running: int | None = None
+    starts_later: bool = False

@@ -30,8 +30,31 @@ if TYPE_CHECKING:
 ADA, HOPPER, BLACKWELL = (8, 9), (9, 0), (10, 0)
 """Compute capabilities: the first with FP8 tensor cores, the next, the first with FP4 ones."""
 
-TRITON_MXFP4_SINCE = (0, 32)
-"""From this version Hopper runs MXFP4 experts in Triton, aligned to 64: `fused_moe/oracle/mxfp4.py`."""
+UNALIGNED_MXFP4_SINCE = (0, 32)
+"""From this version Hopper aligns no MXFP4 experts to more than 64: `fused_moe/oracle/mxfp4.py`."""
+
+TRITON_KERNELS_SINCE = (0, 12)
+"""The first version that brings OpenAI's Triton kernels along (pull request 28788): Hopper runs gpt-oss in them, and no
+longer in Marlin."""
+
+FILLED_TILES_SINCE, FILLED_TILES_UNTIL = (0, 17), (0, 22)
+"""Versions that bring Triton 3.6's kernels, which fill numbers up to tiles of 64 by 64 bytes."""
+
+LOADED_SCALES_UNTIL = (0, 25)
+"""Before it, the scales as they were loaded stay beside those in the kernels' order."""
+
+TRITON_TILE, TRITON_SCALE_ROWS, TRITON_SCALE_GROUPS = 64, 256, 2
+
+NARROW_TENSORRT_SINCE = (0, 27)
+"""From this version TensorRT-LLM's MXFP4 experts are filled up to 128, not 256."""
+
+SMALL_BLACKWELL = (12, 0)
+"""The first Blackwell outside data centres."""
+
+NARROW_MXFP4_SINCE, SMALL_BLACKWELL_ALIGNED_SINCE = (0, 5, 17), (0, 5, 16)
+"""SGLang versions: the first whose TensorRT-LLM experts are filled up to 128, not 256; the first known to have left
+Triton on small Blackwell cards, after 0.5.12.
+"""
 
 REFINED_BLOCKS_SINCE = (0, 32)
 """The version known to refine the scale blocks of experts that a GPU's share cuts: `fused_moe/oracle/fp8.py`."""
@@ -55,6 +78,7 @@ class Rank(msgspec.Struct, frozen=True):
     plain_towers: the engine's class for this model quantises no tower, whatever the repository says.
     packed_towers: it quantises towers with the rest, on loading.
     by_free_memory: the engine prints by how much the driver's free memory fell.
+    triton_experts: MXFP4 experts run in OpenAI's Triton kernels.
     """
 
     size: int
@@ -64,6 +88,7 @@ class Rank(msgspec.Struct, frozen=True):
     plain_towers: bool = False
     packed_towers: bool = False
     by_free_memory: bool = False
+    triton_experts: bool = False
 
     def has(self, since: tuple[int, ...]) -> bool:
         """Whether this is vLLM of that version or later."""
@@ -133,9 +158,26 @@ def kernel_sides(form: Format | None, rows: int, columns: int, weight: Weight, r
 
 def _mxfp4_alignment(rank: Rank) -> tuple[int, int]:
     """Alignment of the hidden and of the intermediate size: vLLM `fused_moe/oracle/mxfp4.py`."""
-    if HOPPER <= rank.capability < BLACKWELL and rank.has(TRITON_MXFP4_SINCE):
+    if rank.engine == "sglang":
+        return _sglang_mxfp4_alignment(rank)
+    hopper = HOPPER <= rank.capability < BLACKWELL
+    if rank.triton_experts or (hopper and rank.has(UNALIGNED_MXFP4_SINCE)):
         return 1, 64
-    return 256, 128  # Marlin, and TensorRT-LLM's kernels on Blackwell
+    tensorrt = BLACKWELL <= rank.capability < SMALL_BLACKWELL
+    return 256, 256 if tensorrt and not rank.has(NARROW_TENSORRT_SINCE) else 128  # else Marlin
+
+
+def _sglang_mxfp4_alignment(rank: Rank) -> tuple[int, int]:
+    """The same in SGLang: TensorRT-LLM's kernels on Blackwell, on its small cards Marlin or CUTLASS, else Triton.
+
+    Source: SGLang 0.5.3 to 0.5.23 `layers/quantization/mxfp4.py Mxfp4MoEMethod.create_weights`,
+    `layers/moe/fused_moe_triton/layer.py`, and what `server_args.py`, later `arg_groups/`, picks for gpt-oss.
+    """
+    if BLACKWELL <= rank.capability < SMALL_BLACKWELL:
+        return 256, 128 if rank.version >= NARROW_MXFP4_SINCE else 256
+    if rank.capability >= SMALL_BLACKWELL and rank.version >= SMALL_BLACKWELL_ALIGNED_SINCE:
+        return 256, 128
+    return 1, 64
 
 
 def packed_bytes(form: Format, rows: int, columns: int, rank: Rank) -> int:
@@ -158,17 +200,37 @@ def released_bytes(form: Format, rows: int, columns: int, weight: Weight, rank: 
 
 
 def repacking_bytes(form: Format, rows: int, columns: int, weight: Weight, rank: Rank) -> int:
-    """What Marlin adds where the GPU's tensor cores do not take the format.
+    """What Marlin adds where the GPU's tensor cores do not take the format, and Triton to experts.
 
     NVFP4 experts get 64-aligned intermediate sizes: vLLM 0.33 `quantization/utils/marlin_utils_fp4.py`
     prepare_nvfp4_moe_layer_for_marlin.
     """
+    if form.kind == "mxfp4" and weight.part == "experts" and rank.triton_experts:
+        return _triton_bytes(rows, columns, weight, rank)
     if form.kind == "fp8_block" and rank.engine == "vllm" and rank.capability < ADA:
         return _row_wise_scales(form, rows, columns) - _block_scales(form, rows, columns)
     if rank.capability >= BLACKWELL or form.kind != "nvfp4" or weight.part != "experts":
         return 0
     wide = (rows, up(columns, 64)) if weight.shard == "row" else (up(rows, 64), columns)
     return packed_bytes(form, *wide, rank) - packed_bytes(form, rows, columns, rank)
+
+
+def _triton_bytes(rows: int, columns: int, weight: Weight, rank: Rank) -> int:
+    """What OpenAI's Triton kernels on Hopper add to an expert's matrix: fuller scales and tiles, and float32 biases.
+
+    Gate and up stand in one matrix. Source: vLLM 0.19 and 0.25.1 `fused_moe/oracle/mxfp4.py`
+    convert_to_mxfp4_moe_kernel_format and `third_party/triton_kernels/tensor_details/layout_details/hopper_*.py`.
+    Logs print 13.64 GiB for gpt-oss-20b with 0.19 and 61.29 for gpt-oss-120b with 0.25.1.
+    """
+    halves = 1 if weight.shard == "row" else 2
+    groups_, loaded = ceil_div(columns, MX_GROUP), rows * ceil_div(columns, MX_GROUP)
+    extra = up(halves * rows, TRITON_SCALE_ROWS) // halves * up(groups_, TRITON_SCALE_GROUPS) - loaded
+    if not rank.has(LOADED_SCALES_UNTIL):
+        extra += loaded
+    if rank.has(FILLED_TILES_SINCE) and not rank.has(FILLED_TILES_UNTIL):
+        tiles = up(halves * rows, TRITON_TILE) // halves * up(columns // 2, TRITON_TILE)
+        extra += tiles - rows * columns // 2
+    return extra + 2 * rows  # biases: 32 bits instead of 16
 
 
 def tile_bytes(form: Format | None, rows: int, columns: int, rank: Rank) -> int:
@@ -249,5 +311,6 @@ _SCALES: dict[Kind, Callable[[Format, int, int], int]] = {
     "gptq": _integer_scales,
     "packed": _integer_scales,
     "mlx": _scales_and_biases,
+    "torchao": _scales_and_biases,
 }
 """What stands beside the numbers of one matrix after loading, in bytes."""

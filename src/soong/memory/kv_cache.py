@@ -47,6 +47,7 @@ class LayerKind(msgspec.Struct, frozen=True, gc=False):
     window: tokens a sliding layer attends to, or the size of a chunk; 0 for layers that keep everything.
     state_bytes: recurrent state of one sequence in one layer; 0 for attention.
     shape: tells kinds apart that have equal bytes but another layout (head size), which engines do not mix.
+    block_tokens: of a page; 0 for the engine's own choice.
     """
 
     name: KindName
@@ -57,6 +58,7 @@ class LayerKind(msgspec.Struct, frozen=True, gc=False):
     state_bytes: int = 0
     shape: tuple[int, ...] = ()
     state_kind: str = ""
+    block_tokens: int = 0
 
 
 def resolve_kv_dtype(asked: str, repository_asks: str, model_dtype: str) -> str:
@@ -98,6 +100,8 @@ def _kinds_of(
 ) -> list[LayerKind]:
     size = DTYPE_BYTES[kv_dtype]
     if isinstance(cache, AttentionCache):
+        if cache.streams:
+            return [_stream_kind(cache, tensor_parallel)]
         return [_attention_kind(cache, tensor_parallel, size)]
     if isinstance(cache, LatentCache):
         return _latent_kinds(cache, size)
@@ -116,6 +120,20 @@ def _attention_kind(cache: AttentionCache, tensor_parallel: int, size: int) -> L
         token_bytes=heads * (cache.key_dim + cache.value_dim) * size,
         window=cache.window or cache.chunk,
         shape=(heads, cache.key_dim, cache.value_dim),
+    )
+
+
+def _stream_kind(cache: AttentionCache, tensor_parallel: int) -> LayerKind:
+    """Pages of a power of two numbers a head, in 16 bits: vLLM 0.32 `models/inkling/nvidia/sconv_swa_attn.py`."""
+    heads = max(1, cache.kv_heads // tensor_parallel)
+    width = 1 << (cache.key_dim - 1).bit_length()
+    return LayerKind(
+        name="sliding",
+        layers=cache.layers,
+        token_bytes=heads * width * DTYPE_BYTES["bfloat16"],
+        window=cache.window,
+        shape=(heads, width, 0),
+        block_tokens=cache.window,
     )
 
 

@@ -10,10 +10,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
-from soong.memory.allocator import rounding_bytes, segments_bytes
+from soong.memory.allocator import (
+    MIB,
+    CachingAllocator,
+    reused_rounding_bytes,
+    rounding_bytes,
+    segments_bytes,
+)
 from soong.memory.dividing import (
     VOCABULARY_PADDING,
     decoder_layers,
+    is_routed,
     local_sides,
     on_stage,
     stage_layers,
@@ -23,6 +30,7 @@ from soong.memory.dividing import (
 from soong.memory.kernel_layouts import (
     BLACKWELL,
     HOPPER,
+    TRITON_KERNELS_SINCE,
     Rank,
     kernel_form,
     kernel_sides,
@@ -41,11 +49,23 @@ from soong.models.quantization.quantization import TOWERS
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from soong.memory.footprint import EngineSettings
     from soong.models.architecture import Architecture, Weight
     from soong.models.quantization import Format, Quantization
 
 CACHE_SCALES_BYTES = 4 * 4
 """Four float32 scales (query, key, value, probability) of each attention layer: vLLM `layers/attention`."""
+
+WHOLE_BLOCKS_SINCE, WHOLE_BLOCKS_FROM_BYTES = (0, 21), 20 * MIB
+"""From this version no block of that size or more is split while a model loads: pull request 41268 (May 2026), which
+sets PyTorch's `max_split_size_mb`; 0.33 `v1/worker/gpu_worker.py` load_model.
+"""
+
+DRAFT_ROOM_UNTIL = {"DeepseekV4ForCausalLM": ((0, 28), "hc_head_fn")}
+"""Classes that kept a batch's last hidden states for drafts whether or not any were made, until which version, and the
+matrix that is as wide as they: `models/deepseek_v4/nvidia/model.py` _mtp_hidden_buffer of 0.25 and of 0.33. The
+release between them that stopped is not known; figures of 0.27 still have room for them.
+"""
 
 SHORT_ROTARY_SINCE = (0, 32)
 """The version whose interleaved M-RoPE tables are known to stop at the context's end: `models/qwen3_vl.py`."""
@@ -121,6 +141,12 @@ REPLICATED_GATES_SINCE, MARLIN_METHODS = (0, 18), {"awq", "gptq", "auto-round", 
 FLOAT32_ROTARY = {"gpt_oss"}
 """Model types whose tables are in float32 in either engine."""
 
+SGLANG_PLAIN_ROTARY = {"gemma3", "gemma3_text"}
+SGLANG_PLAIN_ROTARY_SINCE, ROTARY_TABLES, FLOAT32_BYTES = (0, 5, 10), 2, 4
+"""SGLang 0.4.6 to 0.5.9 `models/gemma3_causal.py` keeps frequencies alone; 0.5.10 to 0.5.23 has a table for global and
+one for local layers, both of type "default".
+"""
+
 
 class WeightShare(msgspec.Struct, frozen=True, kw_only=True):
     """The weights of one GPU, the fullest where pipeline stages differ.
@@ -184,6 +210,11 @@ def weights_per_gpu(
         else architecture.name in SGLANG_WHOLE_TOWERS,
         engine == "vllm" and architecture.name in PACKED_TOWERS and _made_on_loading(quantization),
         engine == "sglang" or (vendor == "amd" and version_tuple(engine_version) < ROCM_ALLOCATED_SINCE),
+        engine == "vllm"
+        and vendor != "amd"
+        and quantization.method == "mxfp4"
+        and HOPPER <= (compute_capability or HOPPER) < BLACKWELL
+        and version_tuple(engine_version) >= TRITON_KERNELS_SINCE,
     )
     weights = _loaded(architecture, rank)
     if expert_parallel:
@@ -220,6 +251,16 @@ def _loaded(architecture: Architecture, rank: Rank) -> tuple[Weight, ...]:
         return served
     idle = (weight for weight in architecture.weights if not weight.served)
     return served + tuple(weight for weight in idle if weight.path.endswith(IDLE_KEYS))
+
+
+def batch_buffer_bytes(architecture: Architecture, engine: str, engine_version: str) -> int:
+    """What is allocated with the weights, and printed with them, for each token of a batch."""
+    if engine != "vllm":
+        return 0
+    until, path = DRAFT_ROOM_UNTIL.get(architecture.name, ((), ""))
+    widths = (weight.shape[1] for weight in architecture.weights if path and weight.path.endswith(path))
+    drafted = max(widths, default=0) if version_tuple(engine_version) < until else 0
+    return 2 * (architecture.input_buffer_numbers + drafted)
 
 
 def _with_whole_mlp(weights: tuple[Weight, ...]) -> tuple[Weight, ...]:
@@ -300,6 +341,16 @@ def _pieces(weight: Weight, quantization: Quantization, rank: Rank) -> Iterator[
             yield _Piece(form, kernel_form(form, *sides, weight, rank), layers, *sides)
 
 
+def filled_up_to(weight: Weight, settings: EngineSettings) -> int:
+    """How wide the engine keeps a GPU's share of a weight that would be narrower if divided evenly; 0: not so."""
+    parallel = settings.tensor_parallel
+    since = settings.name == "vllm" and version_tuple(settings.version) >= LEAST_WIDTH_SINCE
+    if not (weight.least and since) or parallel == 1 or (settings.expert_parallel and is_routed(weight)):
+        return 0
+    rows, columns = local_sides(weight, parallel)
+    return weight.least if (columns if weight.shard == "row" else rows) < weight.least else 0
+
+
 def _filled_up(weight: Weight, rows: int, columns: int) -> tuple[int, int]:
     if weight.shard == "row":
         return rows, max(columns, weight.least)
@@ -310,7 +361,7 @@ def _cache_scale_bytes(architecture: Architecture) -> int:
     layers = (
         cache.layers + getattr(cache, "idle_layers", 0)
         for cache in architecture.caches
-        if isinstance(cache, AttentionCache | LatentCache)
+        if isinstance(cache, LatentCache) or (isinstance(cache, AttentionCache) and not cache.streams)
     )
     return CACHE_SCALES_BYTES * sum(layers)
 
@@ -319,9 +370,19 @@ def _rotary_bytes(architecture: Architecture, rank: Rank) -> int:
     if architecture.name in COMPUTED_ROTARY and rank.has(COMPUTED_ROTARY[architecture.name]):
         return 0
     if rank.engine == "sglang":  # in float32: 0.4.9 to 0.5.23 `layers/rotary_embedding`
+        if architecture.model_type in SGLANG_PLAIN_ROTARY:
+            return _sglang_plain_rotary_bytes(architecture, rank)
         return architecture.rotary_bytes * (1 if architecture.model_type in FLOAT32_ROTARY else 2)
     early = rank.engine == "vllm" and not rank.has(SHORT_ROTARY_SINCE)
     return architecture.early_rotary_bytes if early else architecture.rotary_bytes
+
+
+def _sglang_plain_rotary_bytes(architecture: Architecture, rank: Rank) -> int:
+    """Gemma 3's tables in SGLang: computed with each step at first, then kept for the context, without its scaling."""
+    if rank.version < SGLANG_PLAIN_ROTARY_SINCE:
+        return 0
+    sizes = [cache.key_dim for cache in architecture.caches if isinstance(cache, AttentionCache)]
+    return ROTARY_TABLES * max(sizes, default=0) * (architecture.context_limit_tokens or 0) * FLOAT32_BYTES
 
 
 def _absorbed_bytes(
@@ -376,18 +437,122 @@ def _rounding_bytes(weights: tuple[Weight, ...], quantization: Quantization, ran
     `model_executor/model_runner.py` load_model): exact to the last digit for five logs of 0.5.9 and later.
     """
     if rank.by_free_memory:
-        sizes = _engine_sizes(weights, quantization, rank, scales=True)
-        return segments_bytes(sizes) - sum(size * layers for size, layers in sizes)
-    return sum(
-        rounding_bytes(size) * layers
-        for size, layers in _engine_sizes(weights, quantization, rank, scales=False)
+        sizes = _engine_sizes(weights, quantization, rank)
+        held = _held_bytes(weights, quantization, rank) if rank.engine == "sglang" else None
+        return (segments_bytes(sizes) if held is None else held) - sum(
+            size * layers for size, layers in sizes
+        )
+    whole_from = WHOLE_BLOCKS_FROM_BYTES if rank.has(WHOLE_BLOCKS_SINCE) else None
+    reused = (
+        _reused_bytes(weights, quantization, rank) if whole_from and _made_on_loading(quantization) else 0
+    )
+    return reused + sum(
+        rounding_bytes(size, whole_from_bytes=whole_from) * layers
+        for size, layers in _engine_sizes(weights, quantization, rank)
     )
 
 
+def _reused_bytes(weights: tuple[Weight, ...], quantization: Quantization, rank: Rank) -> int:
+    """What FP8 made on loading takes more, in the blocks of 16-bit modules that were made FP8 before.
+
+    A module is made FP8 when its last part is read; the parts of a layer stand in a file by their names. A log of 0.28
+    prints 9.06 GiB for Qwen3-8B, where tensors and their own blocks are 8.80.
+    """
+    modules: dict[str, tuple[str, int, int]] = {}
+    layers = 1
+    for weight in weights:
+        if not weight.linear or "{}" not in weight.path:
+            continue
+        for _, form, of_layers, rows, columns in _pieces(weight, quantization, rank):
+            if form is None:
+                continue
+            name, numbers = _engine_tensor(weight), rows * columns * weight.copies
+            last, loaded, kept = modules.get(name, ("", 0, 0))
+            modules[name] = (
+                max(last, weight.path),
+                loaded + 2 * numbers,
+                kept + numbers_bytes(form, rows, columns) * weight.copies,
+            )
+            layers = max(layers, of_layers)
+    replaced = [(loaded, kept) for _, loaded, kept in sorted(modules.values())]
+    return reused_rounding_bytes(replaced, whole_from_bytes=WHOLE_BLOCKS_FROM_BYTES) * layers
+
+
 def _engine_sizes(
-    weights: tuple[Weight, ...], quantization: Quantization, rank: Rank, *, scales: bool
+    weights: tuple[Weight, ...], quantization: Quantization, rank: Rank
 ) -> list[tuple[int, int]]:
-    """The tensors of a layer as the engine fuses them: bytes on one GPU, and how many layers have them.
+    """The tensors of a layer as the engine fuses them: bytes on one GPU, and how many layers have them."""
+    return list(_engine_tensors(weights, quantization, rank, scales=True).values())
+
+
+def _held_bytes(weights: tuple[Weight, ...], quantization: Quantization, rank: Rank) -> int | None:
+    """What stays reserved where SGLang's loading gives tensors back; None where it gives back none of size."""
+    if _made_on_loading(quantization):
+        return _converted_bytes(weights, quantization, rank)
+    indices = _expert_indices(weights, quantization, rank)
+    return _held_bytes_after(indices, weights, quantization, rank) if indices else None
+
+
+def _expert_indices(weights: tuple[Weight, ...], quantization: Quantization, rank: Rank) -> list[int]:
+    """Bytes of the indices that a layer's packed experts are made with, by group and sorted, for each side.
+
+    Source: SGLang 0.5.3 to 0.5.23 `compressed_tensors_wNa16_moe.py` create_weights; Marlin needs none.
+    """
+    sides: dict[str, int] = {}
+    if quantization.method != "compressed-tensors":
+        return []
+    for weight in weights:
+        if weight.part == "experts" and any(
+            form is not None and form.kind == "packed" for form, _ in quantization.spread(weight)
+        ):
+            sides[weight.shard] = 4 * weight.copies * local_sides(weight, rank.size)[1]
+    return [sides["column"], sides["row"]] * 2 if sides.keys() >= {"column", "row"} else []
+
+
+def _held_bytes_after(
+    passing: list[int], weights: tuple[Weight, ...], quantization: Quantization, rank: Rank
+) -> int:
+    """What stays reserved when tensors that each layer of experts was made with have been given back."""
+    allocator, given = CachingAllocator(), []
+    tensors = _engine_tensors(weights, quantization, rank, scales=True)
+    mixed = max((len(weight.layers) for weight in weights if weight.part == "experts"), default=0)
+    for layer in range(max((layers for _, layers in tensors.values()), default=0)):
+        for size, layers in tensors.values():
+            if layer < layers:
+                allocator.take(size)
+        if layer < mixed:
+            given += [allocator.take(size) for size in passing]
+    for block in given:
+        allocator.give(block)
+    return allocator.held_bytes()
+
+
+def _converted_bytes(weights: tuple[Weight, ...], quantization: Quantization, rank: Rank) -> int:
+    """What stays reserved when a model is loaded in 16 bits and then packed matrix by matrix into FP8.
+
+    A packed matrix goes where one before it was, and keeps that segment from the driver. Source: SGLang 0.5.3 to 0.5.23
+    `layers/quantization/fp8.py process_weights_after_loading`; a log of Qwen3-8B prints 9.09 GiB where 8.81 are held.
+    """
+    allocator = CachingAllocator()
+    plain = _engine_tensors(weights, unquantised(quantization.dtype), rank, scales=True)
+    packed = {name: size for (name, form, _), (size, _) in
+              _engine_tensors(weights, quantization, rank, scales=False).items() if form is not None}  # fmt: skip
+    waiting = []
+    for layer in range(max((layers for _, layers in plain.values()), default=0)):
+        for (name, _, _), (size, layers) in plain.items():
+            if layer < layers:
+                block = allocator.take(size)
+                waiting += [(packed[name], block)] if name in packed else []
+    for size, block in waiting:
+        allocator.take(size)
+        allocator.give(block)
+    return allocator.held_bytes()
+
+
+def _engine_tensors(
+    weights: tuple[Weight, ...], quantization: Quantization, rank: Rank, *, scales: bool
+) -> dict[tuple[str, Format | None, bool], tuple[int, int]]:
+    """The same by name, format and whether it is what stands beside numbers.
 
     scales: with vectors, and with what stands beside quantised numbers.
     """
@@ -404,7 +569,7 @@ def _engine_sizes(
                 beside = packed_bytes(form, rows, columns, rank) - one
                 size, _ = tensors.get((name, form, True), (0, layers))
                 tensors[name, form, True] = size + beside * weight.copies, layers
-    return list(tensors.values())
+    return tensors
 
 
 def _engine_tensor(weight: Weight) -> str:

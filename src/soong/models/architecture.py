@@ -92,6 +92,8 @@ class AttentionCache(msgspec.Struct, frozen=True, kw_only=True, tag="attention")
     cross: keys and values of what an encoder read, not of the decoder's own tokens.
     idle_layers: layers of the same shape that need no cache, since they read another layer's or an image's; SGLang
         gives them one all the same.
+    streams: what short convolutions saw last, `key_dim` numbers a head, which vLLM keeps like keys in blocks of
+        `window` tokens and SGLang as a state.
     """
 
     layers: int
@@ -102,6 +104,7 @@ class AttentionCache(msgspec.Struct, frozen=True, kw_only=True, tag="attention")
     chunk: int = 0
     cross: bool = False
     idle_layers: int = 0
+    streams: bool = False
 
 
 class LatentCache(msgspec.Struct, frozen=True, kw_only=True, tag="latent"):
@@ -181,10 +184,11 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
         weights: every tensor of the checkpoint.
         caches: what tokens and sequences leave behind.
         multimodal: takes images, audio or video beside text.
+        pooled: its repository is an embedder's, though its class is one that generates.
         encoder_only: produces embeddings; no generation.
         mtp_layers: multi-token-prediction layers in the checkpoint.
         rotary_bytes: position tables that engines compute and keep on every GPU; no part of the checkpoint.
-        early_rotary_bytes: the same for vLLM before 0.32.
+        early_rotary_bytes: the same for vLLM before 0.32. tower_tables_bytes: what of both belongs to towers.
         input_buffer_numbers: numbers that vLLM keeps room for between towers and decoder, for each token of a batch.
         whole_items: tokens of an image or a video attend to all of it, so that a batch must hold it whole (Gemma 4).
         vision_shape: layers and hidden size as a `vision_config` names them, 0 for one it does not name; None without
@@ -204,9 +208,11 @@ class Architecture(msgspec.Struct, frozen=True, kw_only=True):
     experts: int = 0
     experts_per_token: int = 0
     multimodal: bool = False
+    pooled: bool = False
     mtp_layers: int = 0
     rotary_bytes: int = 0
     early_rotary_bytes: int = 0
+    tower_tables_bytes: int = 0
     input_buffer_numbers: int = 0
     whole_items: bool = False
     vision_shape: tuple[int, int] | None = None

@@ -138,6 +138,8 @@ def read_folder(path: str, facts: Facts, quantization: str | None) -> ResolvedMo
     folder = Path(path)
     config = _file_config(folder / "config.json")
     hf_quant = _optional_config(str(folder / "hf_quant_config.json"))
+    if (folder / "modules.json").is_file():
+        facts = msgspec.structs.replace(facts, pools=True)
     return read(config, hf_quant, _folder_tensors(folder), facts, quantization)
 
 

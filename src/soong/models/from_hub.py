@@ -100,7 +100,14 @@ def _asked_once(key: tuple[str, ...], ask: Callable[[], Repository]) -> Reposito
 @lru_cache(maxsize=MOST_KEPT)
 def _of_repository(repository: Repository, quantization: str | None) -> ResolvedModel:
     name = repository.name
-    facts = Facts(id=name, source="hub", serve_from=name, licence=repository.licence, gated=repository.gated)
+    facts = Facts(
+        id=name,
+        source="hub",
+        serve_from=name,
+        licence=repository.licence,
+        gated=repository.gated,
+        pools=repository.pools,
+    )
     config = parse_config(repository.config, f"config.json of {name}")
     hf_quant = None
     if repository.hf_quant is not None:

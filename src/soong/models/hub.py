@@ -60,7 +60,7 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     config, hf_quant: the bytes of config.json and hf_quant_config.json (None where there is none).
     tensors: of all safetensors files; None where it has none, or only in another format.
-    licence: "" where not known. gated: None where not known.
+    licence: "" where not known. gated: None where not known. pools: sentence-transformers' modules.json is in it.
     """
 
     name: str
@@ -70,6 +70,7 @@ class Repository(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     tensors: tuple[TensorInfo, ...] | None = None
     licence: str = ""
     gated: bool | None = None
+    pools: bool = False
 
 
 def read_repository(
@@ -192,6 +193,7 @@ class _Visit:
             tensors=tensors,
             licence=facts[0],
             gated=facts[1],
+            pools=facts[2],
         )
 
     def check(self) -> None:
@@ -218,15 +220,15 @@ class _Visit:
                 raise self._nonsense(str(error)) from None
         return self._header("model.safetensors", required=False)
 
-    def _facts(self) -> tuple[str, bool | None]:
-        """Licence and gate, from the Hub's API; unknown where it does not answer: nothing depends on them."""
+    def _facts(self) -> tuple[str, bool | None, bool]:
+        """Licence, gate, and whether it pools, from the Hub's API; unknown where it does not answer."""
         try:
             url = f"{self.settings.endpoint}/api/models/{self.name}"
             answer = self._ask(url, most_bytes=MOST_INDEX_BYTES, attempts=1)
             facts = msgspec.json.decode(answer.body)
         except (SoongError, msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            return "", None
-        return _licence_and_gate(facts)
+            return "", None, False
+        return (*_licence_and_gate(facts), _pools(facts))
 
     def _header(self, file: str, *, required: bool = True) -> tuple[TensorInfo, ...] | None:
         url = self._file_url(file)
@@ -525,6 +527,15 @@ def _licence_and_gate(facts: object) -> tuple[str, bool | None]:
         licence = card.get("license_name") or licence
     gate = facts.get("gated")
     return (licence[:100] if isinstance(licence, str) else "", None if gate is None else bool(gate))
+
+
+def _pools(facts: object) -> bool:
+    """Whether sentence-transformers' own file is among the repository's, by which vLLM tells an embedder."""
+    files = facts.get("siblings") if isinstance(facts, dict) else None
+    names = (
+        (file.get("rfilename") for file in files if isinstance(file, dict)) if isinstance(files, list) else ()
+    )
+    return "modules.json" in names
 
 
 def _origin(url: httpx2.URL) -> tuple[str, str, int | None]:

@@ -32,7 +32,11 @@ WORD_BYTES = {
 
 
 class Facts(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known beside the config. `word`: the format that the catalogue states."""
+    """What is known beside the config.
+
+    word: the format that the catalogue states. pools: sentence-transformers' modules.json lies beside it, by which vLLM
+    tells an embedder (0.33 `config/model.py` _get_default_runner_type).
+    """
 
     id: str
     source: Source
@@ -46,6 +50,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     active_parameters: int | None = None
     word: str = ""
     weights_bytes: int | None = None
+    pools: bool = False
 
 
 def read(
@@ -66,7 +71,8 @@ def read(
         ConfigError: the config cannot be used.
     """
     architecture, unknown = _architecture(config)
-    if architecture is not None and "embed" in facts.id.lower() and re.search(_EMBEDDER, facts.id):
+    pools = facts.pools or _is_named_an_embedder(facts.id)
+    if architecture is not None and pools:
         architecture = without_head(architecture)
     stored = _storage(config, hf_quant, architecture, facts, tensors)
     parameters = _parameters(facts, architecture, tensors, stored)
@@ -89,7 +95,9 @@ def read(
         context_limit_tokens=facts.context_limit_tokens or own_limit,
         default_context_tokens=facts.default_context_tokens,
         key=short_hash(
-            msgspec.json.encode((config.values, hf_quant.values if hf_quant else None, wanted, size_bytes))
+            msgspec.json.encode(
+                (config.values, hf_quant.values if hf_quant else None, wanted, size_bytes, pools)
+            )
         ),
         config=dict(config.values),
         hf_quant=dict(hf_quant.values) if hf_quant else None,
@@ -186,13 +194,21 @@ _EMBEDDER = r"(?i)(?<![a-z])embed(ding|dings|der)?(?![a-z])"
 """Names of models that turn text into vectors; their configs are those of the chat model they grew from."""
 
 
+def _is_named_an_embedder(model_id: str) -> bool:
+    """Whether the last word of a repository or path says so; folders above it tell of other things."""
+    if "embed" not in model_id.lower():
+        return False
+    name = model_id.rstrip("/").removesuffix("/config.json").rpartition("/")[2]
+    return re.search(_EMBEDDER, name) is not None
+
+
 def without_head(architecture: Architecture) -> Architecture:
     """The model of an embedder's repository, which has no output projection, though the engine's class makes one."""
     weights = tuple(
         msgspec.structs.replace(weight, stored=False) if weight.part == "lm_head" else weight
         for weight in architecture.weights
     )
-    return msgspec.structs.replace(architecture, weights=weights)
+    return msgspec.structs.replace(architecture, weights=weights, pooled=True)
 
 
 def _architecture(config: Config) -> tuple[Architecture | None, UnknownFamilyError | None]:

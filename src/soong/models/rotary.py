@@ -27,6 +27,7 @@ WITHOUT_ROTARY = frozenset(
         "bert",
         "roberta",
         "xlm-roberta",
+        "inkling_text",
         "jamba",
         "mamba",
         "mamba2",

@@ -48,7 +48,7 @@ def offers_to_plan(
             them: a plan is about GPUs, and AWS alone sells one A10G in five sizes. For plans that name a type.
 
     Raises:
-        ConfigError: the user's prices.toml or settings cannot be read.
+        ConfigError: the user's prices.toml or settings cannot be read. NotFoundError: there is no such region.
     """
     known = known_offers(cloud)
     key = ("plan", region, spot, every_type)
@@ -239,7 +239,9 @@ def _marked(offer: Offer) -> Offer:
 def _to_plan(offers: Iterable[Offer], region: str | None, *, spot: bool, every_type: bool) -> Iterable[Offer]:
     meant = (offer for offer in offers if spot or not offer.spot)
     if region is not None:
-        meant = (offer for offer in meant if offer.region in {None, region})
+        from soong.offers.regions import there  # few name a region
+
+        meant = (offer for offer in there(list(meant), region) if offer.region in {None, region})
     placed = at_cheapest_region(meant)
     return placed if every_type else _cheapest_hosts(placed)
 

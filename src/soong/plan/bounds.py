@@ -172,6 +172,7 @@ def _asked(question: Question, served: ServedModel, least_weights_bytes: float) 
         least_weights_bytes=least_weights_bytes,
         most=most,
         target_tokens_per_second=request.target_tokens_per_second,
+        told=question.workload.sequences if request.max_num_seqs is None else 0,
     )
 
 

@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from soong.memory import engines
+from soong.memory import engines, towers
 from soong.memory.dividing import tensor_parallel_problem
 from soong.memory.footprint import EngineSettings, ServedModel
+from soong.models.answers import writes_text
 from soong.plan.loading import has_no_files, loading_flags
 from soong.plan.pace import pace, unknown_pace, usd_per_million
 from soong.plan.plan import Candidate
+from soong.plan.sequences import with_sequences
 from soong.plan.verdict import judge, judge_by_rule_of_thumb
 from soong.speed.roofline import throughput
 
@@ -73,10 +75,10 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     """What is the same for every machine of a plan. `served` is None where only the model's size is known.
 
     load: what the speeds are for; its `sequences` are those asked for, or one where the batch is searched.
-    beyond_limit: why the engine refuses the context, on any machine. paced: whether speeds are more than taken, for a
-    target or at a batch that is searched.
+    beyond_limit: why the engine refuses the context or the flags, on any machine.
+    paced: whether speeds are more than taken, for a target or at a batch that is searched.
     settings: the engine's flags by tensor-parallel size and whether experts stay whole, filled as machines ask for
-    them. argv: the commands, by tensor-parallel size, memory fraction and batch, the flags that machines differ in.
+    them. argv: the commands, by the flags that machines differ in.
     splits: by number of GPUs.
     """
 
@@ -89,7 +91,7 @@ class Question(msgspec.Struct, frozen=True, gc=False):
     beyond_limit: str
     paced: bool
     settings: dict[tuple[int, bool], EngineSettings]
-    argv: dict[tuple[int, bool, float | None, int | None], tuple[str, ...]]
+    argv: dict[tuple[float | None, ...], tuple[str, ...]]
     splits: dict[int, Split]
 
     def settings_of(self, tensor_parallel: int, *, expert_parallel: bool = False) -> EngineSettings:
@@ -119,6 +121,7 @@ class Question(msgspec.Struct, frozen=True, gc=False):
         """The command that starts the engine with these flags; empty where there is nothing to load."""
         key = (
             settings.tensor_parallel, settings.expert_parallel, settings.memory_fraction, settings.max_num_seqs,
+            settings.pool_tokens, settings.state_slots,
         )  # fmt: skip
         found = self.argv.get(key)
         if found is None:
@@ -130,7 +133,7 @@ class Question(msgspec.Struct, frozen=True, gc=False):
         if not source or has_no_files(self.model, settings.name):
             return ()
         planned = engines.launch_argv(source, self.workload, settings)
-        return (*planned, *loading_flags(self.model, settings.name))
+        return (*planned, *loading_flags(self.model, settings.name, settings.version))
 
 
 def served_model(model: ResolvedModel) -> ServedModel | None:
@@ -154,10 +157,10 @@ def settings_for(
 
     expert_parallel: experts stay whole though nobody asked for it.
     """
-    name = engine_of(request, model)
+    name, version = _engine_and_version(request, model)
     return EngineSettings(
         name=name,
-        version=request.engine_version or engines.default_version(name),
+        version=version,
         memory_fraction=request.memory_fraction,
         kv_cache_memory_bytes=request.kv_cache_memory_bytes,
         tensor_parallel=tensor_parallel,
@@ -166,12 +169,35 @@ def settings_for(
         max_num_batched_tokens=request.max_num_batched_tokens,
         max_num_seqs=request.max_num_seqs,
         expert_parallel=expert_parallel or request.expert_parallel,
+        text_only=request.text_only and _leaves_out_more(model, name, version),
     )
 
 
+def _leaves_out_more(model: ResolvedModel, engine: str, version: str) -> bool:
+    """Whether an engine that is to serve text alone leaves out what it would load by itself."""
+    return model.architecture is not None and towers.is_asked(model.architecture, engine, version)
+
+
 def engine_of(request: Request, model: ResolvedModel) -> str:
-    """The engine that is asked for; without a word, llama.cpp for GGUF and SGLang for all else."""
-    return request.engine or (ENGINE_OF_GGUF if model.quantization.method == "gguf" else DEFAULT_ENGINE)
+    """The engine that is asked for; without a word, llama.cpp for GGUF and SGLang for all else that it has."""
+    return _engine_and_version(request, model)[0]
+
+
+def _engine_and_version(request: Request, model: ResolvedModel) -> tuple[str, str]:
+    """The engine and version that are asked for; without a word those that have the model's class.
+
+    Raises:
+        UsageError: the version is not one of this engine.
+    """
+    name, version = request.engine, request.engine_version
+    if name is None and model.quantization.method == "gguf":
+        name = ENGINE_OF_GGUF
+    if name is None and model.architecture is not None and version is None:
+        return engines.engine_with(model.architecture, DEFAULT_ENGINE)
+    name = name or DEFAULT_ENGINE
+    if version is not None:
+        engines.check_version(name, version)
+    return name, version or engines.default_version(name)
 
 
 def is_supported(question: Question, machine: Machine) -> bool:
@@ -212,15 +238,17 @@ def _settled(
     footprint = engines.footprint(served, gpu, question.workload, settings)
     if problem:
         return settings, footprint, "unsupported", (problem,)
-    settings, footprint, fewer = _with_fewer_sequences(question, served, settings, footprint, gpu)
+    settings, footprint, told = with_sequences(served, gpu, question.workload, settings, footprint)
     verdict, reasons = judge(footprint, question.workload)
     if verdict != "fits":
-        roomier = _roomier(question, settings, footprint, gpu, starts=footprint.starts)
+        roomier = _roomier(question, settings, footprint, gpu, starts=not footprint.refusal)
         if roomier is not None:
             settings, footprint, verdict, reasons = roomier
-    reasons = (fewer, *reasons) if fewer else reasons
+    reasons = (told, *reasons) if told else reasons
+    if settings.kv_cache_memory_bytes is not None and verdict in _STARTS:
+        settings = engines.with_pool_flags(served, gpu, question.workload, settings)
     if verdict in _STARTS and support.casts_to_float16:
-        verdict, reasons = "tight", (*reasons, "no bf16 on this GPU: the engine casts the model to float16")
+        reasons = (*reasons, "no bf16 on this GPU: the engine casts the model to float16")
     if verdict == "fits" and gpu.vendor == "cpu" and settings.name != ENGINE_OF_GGUF:
         verdict, reasons = "tight", (*reasons, f"{settings.name} on a processor shares memory by other rules")
     reasons = _with_remarks((*reasons, support.remark) if support.remark else reasons, note, machine)
@@ -255,15 +283,20 @@ NO_FILE = (
 )
 
 
-def beyond_limit(request: Request, model: ResolvedModel, context_tokens: int) -> str:
-    """Why the engine refuses the context; llama.cpp takes any, with a warning.
+def beyond_limit(request: Request, model: ResolvedModel, workload: Workload) -> str:
+    """Why no request can be had, on any machine: of such a context, or with flags that the engine has not.
 
-    Source: vLLM 0.33 `config/model.py` _get_and_verify_max_len, SGLang 0.5.23 `configs/model_config.py`.
+    Beyond the model's context vLLM and SGLang do not start, llama.cpp gives what the model has.
+
+    Source: vLLM 0.33 `config/model.py` _get_and_verify_max_len, SGLang 0.5.23 `configs/model_config.py`, llama.cpp
+    b10662 `tools/server/server-context.cpp` n_ctx_slot.
     """
     limit = model.architecture.context_limit_tokens if model.architecture else None
-    if limit is None or context_tokens <= limit or engine_of(request, model) == ENGINE_OF_GGUF:
-        return ""
-    return f"the engine refuses {context_tokens:,} tokens of context: the model's own limit is {limit:,}"
+    context_tokens = workload.context_tokens
+    if limit is None or context_tokens <= limit:
+        return engines.against_flags(workload, settings_for(request, model, 1)) if model.architecture else ""
+    refuses = "caps each slot below" if engine_of(request, model) == ENGINE_OF_GGUF else "refuses"
+    return f"the engine {refuses} {context_tokens:,} tokens of context: the model's own limit is {limit:,}"
 
 
 def _made(
@@ -275,10 +308,12 @@ def _made(
     reasons: tuple[str, ...],
 ) -> Candidate:
     gpu, gpu_count, offer = machine.gpu, machine.gpu_count, machine.offer
-    speed, meets = None, None
+    speed, reading, meets = None, None, None
     argv: tuple[str, ...] = ()
     if verdict in _STARTS:
-        if question.paced:
+        if question.served is not None and not writes_text(question.served.architecture):
+            reading, meets, reasons = _read_alone(question, question.served, machine, settings, reasons)
+        elif question.paced:
             found = pace(question, gpu, gpu_count, settings)
             speed, meets = found.throughput, found.meets_target
             reasons = (*reasons, found.reason) if found.reason else reasons
@@ -303,7 +338,24 @@ def _made(
         dollars,  # usd_per_million_output_tokens
         meets,  # meets_target
         settings.expert_parallel and settings.tensor_parallel > 1,
+        reading,
+        settings.max_num_seqs,
     )
+
+
+def _read_alone(
+    question: Question,
+    served: ServedModel,
+    machine: Machine,
+    settings: EngineSettings,
+    reasons: tuple[str, ...],
+) -> tuple[Throughput | None, bool | None, tuple[str, ...]]:
+    """How fast a model that writes nothing reads, and what becomes of a target for what is written."""
+    load = msgspec.structs.replace(question.load, requests=0)
+    reading = throughput(served, machine.gpu, load, settings, machine.gpu_count)
+    if question.request.target_tokens_per_second is None:
+        return reading, None, reasons
+    return reading, False, (*reasons, "it answers with vectors or scores, so no user sees tokens of a target")
 
 
 def with_offer(candidate: Candidate, offer: Offer | None) -> Candidate:
@@ -367,24 +419,6 @@ def _host_note(gpu: Gpu) -> str:
     return "arm64 host: needs the engine's arm64 build" if gpu.cpu_architecture == "arm64" else ""
 
 
-def _with_fewer_sequences(
-    question: Question, served: ServedModel, settings: EngineSettings, footprint: Footprint, gpu: Gpu
-) -> tuple[EngineSettings, Footprint, str]:
-    """The flags and memory with the engine's own number of sequences at once lowered to one that it starts with.
-
-    As they are where it starts, or where the number was asked for.
-    """
-    most = footprint.startable_sequences
-    if not most or settings.max_num_seqs is not None:
-        return settings, footprint, ""
-    sequences = max(1 << (most.bit_length() - 1), min(question.workload.sequences, most))
-    lowered = msgspec.structs.replace(settings, max_num_seqs=sequences)
-    remark = (
-        f"{sequences} sequences at once: the engine's default does not start, for lack of recurrent state"
-    )
-    return lowered, engines.footprint(served, gpu, question.workload, lowered), remark
-
-
 def _roomier(
     question: Question, settings: EngineSettings, footprint: Footprint, gpu: Gpu, *, starts: bool
 ) -> tuple[EngineSettings, Footprint, Verdict, tuple[str, ...]] | None:
@@ -395,7 +429,7 @@ def _roomier(
 
     Args:
         question, settings, gpu: what is asked. footprint: with the default fraction.
-        starts: the engine starts with the default already, so that only a fit is better.
+        starts: the engine starts with the default already and takes such requests, so that only a fit is better.
     """
     default = footprint.memory_fraction
     given = settings.memory_fraction is not None or settings.kv_cache_memory_bytes is not None
@@ -411,7 +445,7 @@ def _roomier(
         remark = f"memory fraction {fraction:g}: the engine's default {default:g} leaves too small a pool"
         if verdict == "fits":
             return raised, found, verdict, (remark,)
-        if found.starts and not starts and fallback is None:
+        if not (found.refusal or starts or fallback):
             fallback = raised, found, verdict, (remark, *reasons)
     return fallback
 
@@ -477,12 +511,15 @@ def _split_problem(served: ServedModel, request: Request, parts: int, *, apart: 
     gguf = served.quantization.method == "gguf"
     if request.engine == ENGINE_OF_GGUF or (request.engine is None and gguf):
         return None
+    engine, version = request.engine or DEFAULT_ENGINE, request.engine_version or ""
+    if request.engine is None and not version:
+        engine, version = engines.engine_with(served.architecture, DEFAULT_ENGINE)
     return tensor_parallel_problem(
         served.architecture,
         parts,
         served.quantization,
-        engine=request.engine or DEFAULT_ENGINE,
-        engine_version=request.engine_version or "",
+        engine=engine,
+        engine_version=version,
         expert_parallel=apart or request.expert_parallel,
     )
 
@@ -495,7 +532,7 @@ def _support(served: ServedModel, gpu: Gpu, split: Split) -> Support:
         found = split.support[key] = Support(
             engines.supports(served, gpu, settings) or "",
             settings.name != ENGINE_OF_GGUF and engines.casts_to_float16(served, gpu),
-            _unnamed(served, settings),
+            "; ".join(filter(None, (_unnamed(served, settings), engines.support_remark(served, settings)))),
         )
     return found
 
@@ -515,6 +552,11 @@ def _supports_of(served: ServedModel, settings: EngineSettings) -> dict[tuple[st
         settings.version,
         settings.tensor_parallel,
         settings.expert_parallel,
+        settings.text_only,
+        settings.kv_cache_memory_bytes,
+        settings.memory_fraction,
+        settings.max_num_seqs,
+        settings.enforce_eager,
     )
     found = _support_by_key.get(key)
     if found is None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from soong.models.answers import writes_text
 from soong.offers.freshness import age_days, is_stale
-from soong.speed.roofline import first_token_range
+from soong.speed.prepared import first_token_range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -67,6 +68,7 @@ def plan_document(plan: Plan, alternatives: Sequence[Alternative] | None = None)
             "name": plan.settings.name,
             "version": plan.settings.version,
             "memory_fraction": _memory_fraction(plan),
+            "text_only": plan.settings.text_only,
         },
         "rule_of_thumb": {
             "weights_gb": plan.rule_of_thumb.weights_gb,
@@ -91,6 +93,7 @@ def _model(model: ResolvedModel) -> dict[str, Any]:
         "id": model.id,
         "source": model.source,
         "architecture": model.architecture.name if model.architecture else None,
+        "writes_text": writes_text(model.architecture) if model.architecture else None,
         "parameters": model.parameters,
         "active_parameters": model.active_parameters,
         "quantization": model.quantization_label,
@@ -133,6 +136,7 @@ def _candidate(candidate: Candidate, request: Request, job_tokens: int | None) -
         "gpu": candidate.gpu.id,
         "gpu_count": candidate.gpu_count,
         "tensor_parallel": candidate.tensor_parallel,
+        "pipeline_parallel": request.pipeline_parallel,
         "expert_parallel": candidate.expert_parallel,
         "verdict": candidate.verdict,
         "reasons": candidate.reasons,
@@ -142,10 +146,14 @@ def _candidate(candidate: Candidate, request: Request, job_tokens: int | None) -
         "kv_bytes_per_token": footprint.kv_bytes_per_token if footprint else None,
         "state_bytes_per_sequence": footprint.state_bytes_per_sequence if footprint else None,
         "kv_pool_tokens": footprint.kv_pool_tokens if footprint else None,
+        "max_concurrency": footprint.max_concurrency if footprint else None,
         "max_context_tokens": footprint.max_context_tokens if footprint else None,
         "max_sequences": footprint.max_sequences if footprint else None,
+        "workload_kv_bytes": footprint.workload_kv_bytes if footprint else None,
+        "need_bytes": footprint.need_bytes if footprint else None,
         "uncertainty_bytes": footprint.uncertainty_bytes if footprint else None,
-        "throughput": _throughput(speed) if speed else _NO_THROUGHPUT,
+        "pool_uncertainty_bytes": footprint.pool_uncertainty_bytes if footprint else None,
+        "throughput": _throughput(speed) if speed else _reading(candidate.reading),
         "offer": _offer_of(candidate.offer) if candidate.offer else None,
         "usd_per_million_output_tokens": candidate.usd_per_million_output_tokens,
         "meets_target": candidate.meets_target,
@@ -170,6 +178,19 @@ def _throughput(speed: Throughput) -> dict[str, Any]:
         "high_factor": speed.high_factor,
         "bound": speed.bound,
         "basis": speed.basis,
+    }
+
+
+def _reading(speed: Throughput | None) -> dict[str, Any]:
+    """Of a model that writes no tokens: how fast it reads them; all null where nothing is known."""
+    if speed is None:
+        return _NO_THROUGHPUT
+    known = ("prefill_tokens_per_second", "low_factor", "high_factor", "basis")
+    return {
+        **_NO_THROUGHPUT,
+        **{name: getattr(speed, name) for name in known},
+        "sequences": speed.load.sequences,
+        "input_tokens": speed.load.input_tokens,
     }
 
 

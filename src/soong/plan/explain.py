@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from soong import units
 from soong.memory import engines
 from soong.memory.dividing import is_routed
 from soong.memory.kv_cache import layer_kinds, resolve_kv_dtype
 from soong.memory.rule_of_thumb import HEADROOM_FACTOR
-from soong.memory.weights import weights_per_gpu
+from soong.memory.weights import filled_up_to, weights_per_gpu
+from soong.models.answers import keeps_nothing
 from soong.models.architecture import AttentionCache
 from soong.plan.candidates import ENGINE_OF_GGUF, served_model, settings_for
 
@@ -21,6 +24,7 @@ if TYPE_CHECKING:
     from soong.memory.kv_cache import LayerKind
     from soong.models.architecture import Weight
     from soong.plan.plan import Candidate, Plan
+    from soong.speed.throughput import Throughput
 
 BASIS = {
     "headers": "the headers of its safetensors or GGUF files",
@@ -60,6 +64,7 @@ def _speed(candidate: Candidate) -> Iterator[str]:
     """How fast it answers, what that costs, and how the cost follows from the price."""
     speed, offer = candidate.throughput, candidate.offer
     if speed is None:
+        yield from _reading(candidate.reading)
         return
     load, total = speed.load, speed.decode_tokens_per_second
     in_all = f", {load.requests:,} requests in all" if load.requests else ""
@@ -86,12 +91,23 @@ BOUNDS = {
 }
 
 
+def _reading(speed: Throughput | None) -> Iterator[str]:
+    """How fast a model reads that writes nothing."""
+    if speed is None:
+        return
+    yield f"Speed, {speed.load.sequences:,} at once, {speed.load.input_tokens:,} tokens each:"
+    yield f"  {'prompts':<12}{speed.prefill_tokens_per_second:>14,.1f} tokens/s  and no answers: vectors or scores"
+    yield f"  measured runs were {speed.low_factor:.2f} to {speed.high_factor:.2f} times such figures: {speed.basis}"
+    yield ""
+
+
 def _weights(plan: Plan, candidate: Candidate) -> Iterator[str]:
     """Bytes of each part on one GPU."""
     served = served_model(plan.model)
     if served is None or candidate.footprint is None:
         return
     settings = _settings(plan, candidate)
+    served = engines.as_loaded(served, settings)
     share = weights_per_gpu(
         served.architecture,
         served.quantization,
@@ -112,7 +128,7 @@ def _weights(plan: Plan, candidate: Candidate) -> Iterator[str]:
             yield _line(part, size)
             yield from _tensors(
                 (weight for weight in served.architecture.served_weights() if weight.part == part),
-                whole_experts_on=settings.tensor_parallel if settings.expert_parallel else 1,
+                settings,
             )
     for name, size, note in (
         ("tables", share.buffers_bytes, "rotary tables and unpacked matrices, kept beside the weights"),
@@ -131,19 +147,21 @@ def _weights(plan: Plan, candidate: Candidate) -> Iterator[str]:
     yield ""
 
 
-def _tensors(weights: Iterable[Weight], *, whole_experts_on: int = 1) -> Iterator[str]:
+def _tensors(weights: Iterable[Weight], settings: EngineSettings) -> Iterator[str]:
     """How often each tensor of a part stands in the model, its shape, and how tensor parallel splits it."""
     for weight in weights:
         if weight.elements >= LEAST_SHOWN_ELEMENTS:
             shape = " × ".join(f"{size:,}" for size in weight.shape)
             times = f"{weight.count:,} × " if weight.count > 1 else ""
-            yield f"    {weight.path}: {times}{shape}, {_split(weight, whole_experts_on)}"
+            yield f"    {weight.path}: {times}{shape}, {_split(weight, settings)}"
 
 
-def _split(weight: Weight, whole_experts_on: int) -> str:
+def _split(weight: Weight, settings: EngineSettings) -> str:
+    whole_experts_on = settings.tensor_parallel if settings.expert_parallel else 1
     if whole_experts_on > 1 and is_routed(weight):
         return f"whole, {-(-weight.copies // whole_experts_on):,} of {weight.copies:,} in a layer on one GPU"
-    return SPLITS[weight.shard]
+    width = filled_up_to(weight, settings)
+    return SPLITS[weight.shard] + (f", each share filled up to {width}" if width else "")
 
 
 LEAST_SHOWN_ELEMENTS = 1 << 16
@@ -163,10 +181,14 @@ def _kv_cache(plan: Plan, candidate: Candidate) -> Iterator[str]:
     served, footprint = served_model(plan.model), candidate.footprint
     if served is None or footprint is None:
         return
+    if keeps_nothing(served.architecture) and not footprint.kv_pool_bytes:
+        yield "No KV cache: nothing of a text is kept between passes, and no pool is made."
+        yield ""
+        return
     dtype = resolve_kv_dtype(plan.workload.kv_dtype, served.kv_dtype, served.architecture.dtype)
     yield f"KV cache per GPU, kept in {dtype}:"
     for cache in served.architecture.caches:
-        if isinstance(cache, AttentionCache):
+        if isinstance(cache, AttentionCache) and cache.layers:
             heads = f"{cache.kv_heads} key-value heads ÷ {candidate.tensor_parallel} GPUs (at least 1)"
             yield f"  {cache.layers} layers: {heads} × ({cache.key_dim} + {cache.value_dim}) numbers a token"
     for kind in layer_kinds(served.architecture, tensor_parallel=candidate.tensor_parallel, kv_dtype=dtype):
@@ -246,10 +268,11 @@ def _parts(plan: Plan, candidate: Candidate) -> tuple[Part, ...]:
 
 
 def _settings(plan: Plan, candidate: Candidate) -> EngineSettings:
-    """The flags of the machine's split."""
-    return settings_for(
+    """The flags of the machine's split, with the sequences at once that it is told."""
+    settings = settings_for(
         plan.request, plan.model, candidate.tensor_parallel, expert_parallel=candidate.expert_parallel
     )
+    return replace(settings, max_num_seqs=candidate.max_num_seqs)
 
 
 def _opened(parts: tuple[Part, ...], of: str) -> Iterator[str]:

@@ -31,6 +31,9 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     usd_per_million_output_tokens: at that speed and the offer's price; None where either is not known.
     meets_target: whether each user sees the tokens a second that were asked for; None where none were.
     expert_parallel: routed experts stay whole, some on each GPU.
+    reading: how fast prompts are read by a model that answers with vectors or scores; its figures for answers mean
+        nothing, and `throughput` is None. None for all that write text.
+    max_num_seqs: how many sequences at once the engine is told to run; None where it takes its own number.
     """
 
     gpu: Gpu
@@ -45,6 +48,8 @@ class Candidate(msgspec.Struct, frozen=True, gc=False):
     usd_per_million_output_tokens: float | None = None
     meets_target: bool | None = None
     expert_parallel: bool = False
+    reading: Throughput | None = None
+    max_num_seqs: int | None = None
 
     @property
     def name(self) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from soong.errors import NotFoundError
+from soong.errors import NotFoundError, UsageError
 from soong.memory.footprint import Workload
 from soong.memory.rule_of_thumb import rule_of_thumb
+from soong.models.answers import writes_text
 from soong.models.resolve import ResolvedModel, resolve
 from soong.offers.sources import ALL, offers_to_plan
 from soong.plan import ranking
@@ -65,6 +66,7 @@ def make_plan(
         progress=progress,
         for_llama_cpp=request.engine == ENGINE_OF_GGUF,
     )
+    _refuse_jobs_of_what_is_written(request, model)
     machines, left_out = _machines(request, offers, {gpu.id: gpu for gpu in gpus})
     question = question_of(request, model)
     candidates = ranking.ranked(_judged(question, machines, first_fit_only=first_fit_only), request)
@@ -81,16 +83,35 @@ def make_plan(
     )
 
 
+def _refuse_jobs_of_what_is_written(request: Request, model: ResolvedModel) -> None:
+    """Refuse a rank or a job by answers, of a model that writes none.
+
+    Raises:
+        UsageError: it answers with vectors or scores.
+    """
+    if model.architecture is None or writes_text(model.architecture):
+        return
+    if request.rank != "price" or request.has_job:
+        raise UsageError(
+            f"{model.id} answers with vectors or scores: no tokens are written to rank or count by",
+            hints=("the same with `--rank price`, and without `--requests` and `--job-tokens`",),
+        )
+
+
 def _machines(request: Request, offers: Sequence[Offer] | None, own: dict[str, Gpu]) -> Choice:
     """The machines to judge; a GPU or type that is named and not for rent at the usual clouds is looked for at all."""
     if offers is not None:
         return machines_for(request, offers, own)
     named = request.gpu is not None
-    usual = offers_to_plan(request.cloud, region=request.region, spot=request.spot, every_type=named)
+
+    def usual() -> Choice:
+        found = offers_to_plan(request.cloud, region=request.region, spot=request.spot, every_type=named)
+        return machines_for(request, found, own)
+
     if not named or request.cloud is not None or request.gpu_memory_bytes is not None:
-        return machines_for(request, usual, own)
+        return usual()
     try:
-        found = machines_for(request, usual, own)
+        found = usual()
     except NotFoundError:
         found = None
     if found is not None and found[0][0].offer is not None:
@@ -125,7 +146,7 @@ def question_of(request: Request, model: ResolvedModel) -> Question:
         workload=workload,
         request=request,
         load=load,
-        beyond_limit=beyond_limit(request, model, workload.context_tokens),
+        beyond_limit=beyond_limit(request, model, workload),
         paced=request.searches_batch or request.target_tokens_per_second is not None,
         settings={},
         argv={},

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from soong.speed.throughput import Lengths, Load
 
 ENGINES = ("sglang", "vllm", "llama.cpp")
-KV_DTYPES = ("auto", "bfloat16", "float16", "fp8")
+KV_DTYPES = ("auto", "bfloat16", "float16", "fp8", "fp8_e5m2")
 Rank = Literal["price", "cost-per-token", "time"]
 RANKS = ("price", "cost-per-token", "time")
 LENGTHS = ("varied", "same")
@@ -42,6 +42,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
             allow.
         engine, engine_version, memory_fraction, kv_cache_memory_bytes, enforce_eager, max_num_seqs,
         max_num_batched_tokens: the engine and its flags.
+        text_only: leave out what sees or hears; changes nothing of a model that reads text alone, nor in llama.cpp.
         gpu, gpu_memory_bytes, gpu_count, tensor_parallel, pipeline_parallel, expert_parallel: the machine, and how its
             GPUs share the model.
         cloud, region, max_usd_per_hour: which offers to look at; cloud `all` means every one, a comma parts several.
@@ -74,6 +75,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     tensor_parallel: int | None = None
     pipeline_parallel: int = 1
     expert_parallel: bool = False
+    text_only: bool = False
     cloud: str | None = None
     region: str | None = None
     max_usd_per_hour: float | None = None
@@ -350,7 +352,6 @@ KV_DTYPE_NAMES = {
     "fp16": "float16",
     "half": "float16",
     "fp8_e4m3": "fp8",
-    "fp8_e5m2": "fp8",
     "fp8_inc": "fp8",
 }
 """Other words that engines accept for the same cache types."""
@@ -384,6 +385,7 @@ _READERS: dict[str, tuple[str, Callable[[str, object], Any]]] = {
     "tensor_parallel": ("tensor_parallel", _count(MOST_GPUS)),
     "pipeline_parallel": ("pipeline_parallel", _count(MOST_GPUS)),
     "expert_parallel": ("expert_parallel", _flag),
+    "text_only": ("text_only", _flag),
     "cloud": ("cloud", _clouds),
     "spot": ("spot", _flag),
     "region": ("region", _text),

@@ -110,6 +110,7 @@ class Alternative(msgspec.Struct, frozen=True, kw_only=True):
             ("--spot", request.spot),
             ("--expert-parallel", request.expert_parallel),
             ("--enforce-eager", request.enforce_eager),
+            ("--text-only", request.text_only),
         )
         return (*words, *(name for name, given in flags if given))
 
@@ -231,7 +232,7 @@ def _gguf_files(plan: Plan) -> Iterator[FormatOf]:
 
 def _kv_dtypes(request: Request, form: FormatOf) -> tuple[str, ...]:
     asked = request.kv_dtype
-    return (asked,) if form.engine == ENGINE_OF_GGUF or asked == "fp8" else (asked, "fp8")
+    return (asked,) if form.engine == ENGINE_OF_GGUF or asked.startswith("fp8") else (asked, "fp8")
 
 
 def _contexts(plan: Plan) -> Iterable[int]:

@@ -19,15 +19,20 @@ def judge(footprint: Footprint, workload: Workload | None = None) -> tuple[Verdi
 
     `fits`: the engine starts, its pool holds the whole workload, need × 1.1 ≤ the GPU's memory (the specification's
     headroom), and what is left over, in the pool and on the GPU, is more than the figures may be off.
-    `tight`: the engine starts with less, or would refuse by no more than the figures may be off. `too-small`: it
-    does not start, or it starts and refuses every request of the asked context (SGLang).
+    `tight`: the engine starts with less, or would refuse by no more than the figures may be off, or refuses its first
+    start alone. `too-small`: it does not start, or it starts and refuses every request of the asked context (SGLang).
     """
-    if not footprint.starts and footprint.may_start:
+    if footprint.refusal and footprint.starts_later:
+        return "tight", (f"{FIRST_START}: {footprint.refusal}",)
+    if footprint.refusal and footprint.may_start:
         return "tight", (f"within the error of these figures: {footprint.refusal}",)
     if footprint.refusal:
         return "too-small", (_why_too_small(footprint),)
     lacking = _lacking(footprint, workload)
     return ("tight", (lacking,)) if lacking else ("fits", ())
+
+
+FIRST_START = "a second start has more, as kernels are at hand then; this one may fail"
 
 
 def _why_too_small(footprint: Footprint) -> str:
@@ -40,19 +45,35 @@ def _why_too_small(footprint: Footprint) -> str:
 
 def _lacking(footprint: Footprint, workload: Workload | None) -> str:
     """What keeps an engine that starts from fitting; empty when nothing does."""
-    pool_bytes = footprint.kv_pool_bytes + footprint.state_bytes
-    if footprint.workload_kv_bytes > pool_bytes:
+    running = footprint.most_running
+    if workload is not None and running is not None and running < workload.sequences:
+        return f"runs {running:,} of {workload.sequences:,} sequences at once; the others wait"
+    sure = footprint.startable_sequences
+    if sure is not None and running is not None and sure < running:
+        return f"only {sure:,} of {running:,} sequences at once surely have a block of recurrent state"
+    if not _holds(footprint):
         return _too_many(footprint, workload)
     if footprint.need_bytes * HEADROOM_FACTOR > footprint.total_bytes:
         need, total = units.format_gib(footprint.need_bytes), units.format_gib(footprint.total_bytes)
         return f"needs {need} of {total}: under 10% headroom"
-    if pool_bytes - footprint.workload_kv_bytes < footprint.pool_uncertainty_bytes:
+    if not _holds(footprint, error_bytes=footprint.pool_uncertainty_bytes):
         return (
             f"the pool's spare room is within its error, {units.format_gib(footprint.pool_uncertainty_bytes)}"
         )
     if footprint.free_bytes < footprint.uncertainty_bytes:
         return f"what stays free is within its error, {units.format_gib(footprint.uncertainty_bytes)}"
     return ""
+
+
+def _holds(footprint: Footprint, *, error_bytes: int = 0) -> bool:
+    """Whether each pool holds its part of the workload, were they smaller by such an error, which they share."""
+    tokens, states = footprint.kv_pool_bytes, footprint.state_bytes
+    in_states = footprint.workload_state_bytes
+    if not in_states:
+        return tokens + states - footprint.workload_kv_bytes >= error_bytes
+    part = error_bytes * states // max(1, tokens + states)
+    in_tokens = footprint.workload_kv_bytes - in_states
+    return states - in_states >= part and tokens - in_tokens >= error_bytes - part
 
 
 def _too_many(footprint: Footprint, workload: Workload | None) -> str:

@@ -19,7 +19,7 @@ from soong.speed.roofline import crowding_seconds, joining, prompt_seconds, sequ
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from soong.speed.roofline import Prepared
+    from soong.speed.prepared import Prepared
     from soong.speed.throughput import Load
 
 EACH_BY_ITSELF = 6
@@ -75,9 +75,10 @@ def burst(prepared: Prepared, load: Load) -> Burst:
     each = _turn_seconds(load, batch, full, joined)
     return Burst(
         batch=batch,
-        seconds=prepared.first + ramp + joined + decoding,
+        seconds=prepared.first_seconds + ramp + joined + decoding,
         seconds_per_token=(streamed + held_up) / (load.requests * load.output_tokens),
-        first_token_seconds=prepared.first + _until_first_token(load, batch, ramp, begun, prompt, each),
+        first_token_seconds=prepared.first_seconds
+        + _until_first_token(load, batch, ramp, begun, prompt, each),
     )
 
 
@@ -168,7 +169,7 @@ def _begun_seconds(prepared: Prepared, load: Load, batch: int, ramp: float) -> f
     Args:
         ramp: seconds until all of them have.
     """
-    together = max(1, min(batch, prepared.chunk // load.input_tokens))
+    together = max(1, min(batch, prepared.chunk_tokens // load.input_tokens))
     return ramp * (batch + together) / (2 * batch)
 
 

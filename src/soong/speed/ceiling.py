@@ -19,14 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from soong.memory import engines
 from soong.speed.efficiency import kernel_of, packaged_efficiencies
-from soong.speed.roofline import (
-    LARGEST_CHUNK_TOKENS,
-    LLAMA_CPP_CHUNK_TOKENS,
-    MIXING,
-    counted_starts,
-    flops_per_second,
-    reducing,
-)
+from soong.speed.kernels import counted_starts, flops_per_second, reducing
+from soong.speed.prepared import LARGEST_CHUNK_TOKENS, LLAMA_CPP_CHUNK_TOKENS, MIXING
 from soong.speed.work import work_of
 
 if TYPE_CHECKING:
@@ -121,6 +115,7 @@ class Asked(NamedTuple):
     past_bytes, past_flops, prompt_flops: of all layers, for a token of an answer or of a prompt, with an average past.
     sequence_bytes: of one sequence's cache and states. most: the largest batch that is asked for, 0 for any.
     least_weights_bytes: of all GPUs together. parts: pipeline stages. mixes: prompts are read in passes that decode.
+    told: sequences at once that the engine may be told to run, beyond its own number.
     """
 
     work: Work
@@ -135,6 +130,7 @@ class Asked(NamedTuple):
     is_llama_cpp: bool
     mixes: bool
     target_tokens_per_second: float | None
+    told: int = 0
 
 
 def asked_of(
@@ -146,6 +142,7 @@ def asked_of(
     least_weights_bytes: float,
     most: int,
     target_tokens_per_second: float | None,
+    told: int = 0,
 ) -> Asked:
     """What a model and a load ask of every GPU.
 
@@ -154,8 +151,30 @@ def asked_of(
         least_weights_bytes: of the weights on all GPUs together, at the least.
         most: the largest batch that is meant; 0 for as many as memory holds.
         target_tokens_per_second: what each user must see; None for any speed.
+        told: how many sequences at once the engine may be told to run, where its own number is smaller.
     """
     work = work_of(served, tensor_parallel=1, kv_dtype=kv_dtype)
+    past_bytes, past_flops, prompt_flops, sequence_bytes = _of_pasts(work, load)
+    is_llama_cpp = settings.name == "llama.cpp"
+    return Asked(
+        work=work,
+        load=load,
+        past_bytes=past_bytes,
+        past_flops=past_flops,
+        prompt_flops=prompt_flops,
+        sequence_bytes=work.states_bytes + sequence_bytes,
+        least_weights_bytes=least_weights_bytes,
+        most=most,
+        parts=1 if is_llama_cpp else settings.pipeline_parallel,
+        is_llama_cpp=is_llama_cpp,
+        mixes=settings.name == "vllm",
+        target_tokens_per_second=target_tokens_per_second,
+        told=told,
+    )
+
+
+def _of_pasts(work: Work, load: Load) -> tuple[float, float, float, float]:
+    """Bytes and flops for a token of an answer, flops for one of a prompt, and bytes of a sequence; of all layers."""
     prompt, shortest = float(load.input_tokens), 0.0 if load.requests else load.output_tokens / 2
     read = met = prompt_flops = sequence_bytes = 0.0
     for past in work.pasts:
@@ -168,21 +187,7 @@ def asked_of(
         met += past.flops_per_token * tokens
         prompt_flops += past.prefill_flops_per_token * far
         sequence_bytes += past.bytes_per_token * held
-    is_llama_cpp = settings.name == "llama.cpp"
-    return Asked(
-        work=work,
-        load=load,
-        past_bytes=read,
-        past_flops=met,
-        prompt_flops=prompt_flops,
-        sequence_bytes=work.states_bytes + sequence_bytes,
-        least_weights_bytes=least_weights_bytes,
-        most=most,
-        parts=1 if is_llama_cpp else settings.pipeline_parallel,
-        is_llama_cpp=is_llama_cpp,
-        mixes=settings.name == "vllm",
-        target_tokens_per_second=target_tokens_per_second,
-    )
+    return read, met, prompt_flops, sequence_bytes
 
 
 def _summed(matrices: tuple[Matrices, ...], part: str, one: OneGpu) -> tuple[float, float, float, float]:
@@ -301,7 +306,7 @@ class Ceiling:
         asked, limit = self.asked, self.one.most_running
         batch = float(asked.most or MOST_SEQUENCES)
         if 0 < limit < batch:
-            batch = float(limit)
+            batch = min(batch, float(max(limit, asked.told)))
         if asked.sequence_bytes and not asked.is_llama_cpp:
             gpus = divided * asked.parts
             pool = self.one.gpu.memory_bytes * gpus - asked.least_weights_bytes

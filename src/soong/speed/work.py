@@ -13,6 +13,7 @@ import msgspec
 
 from soong.memory.dividing import is_routed, local_sides
 from soong.memory.kv_cache import layer_kinds, resolve_kv_dtype
+from soong.models.answers import keeps_nothing
 from soong.models.architecture import AttentionCache, LatentCache
 from soong.models.quantization.formats import checkpoint_matrix_bytes
 from soong.models.quantization.matching import fused
@@ -32,6 +33,7 @@ Storage = Literal["16-bit", "fp8", "int8", "nvfp4", "mxfp4", "int4-only", "int8-
 _STORAGES: dict[str, Storage] = {
     "fp8_tensor": "fp8", "fp8_channel": "fp8", "fp8_block": "fp8", "mxfp8": "fp8", "int8_channel": "int8",
     "nvfp4": "nvfp4", "mxfp4": "mxfp4", "bnb_4bit": "int4-only", "bnb_8bit": "int8-only", "mlx": "int4-only",
+    "torchao": "int4-only",
 }  # fmt: skip
 
 BYTES_16_BIT = 2
@@ -161,7 +163,9 @@ def _gathered(served: ServedModel, tensor_parallel: int, kv_dtype: str, *, apart
         experts=_matrices(parts["experts"], served, tensor_parallel, apart=apart),
         expert_count=max((weight.copies for weight in parts["experts"]), default=0),
         experts_per_token=architecture.experts_per_token,
-        pasts=tuple(_past(kind, architecture, tensor_parallel) for kind in kinds if kind.name != "state"),
+        pasts=_within_a_text(architecture, layers, tensor_parallel)
+        if keeps_nothing(architecture)
+        else tuple(_past(kind, architecture, tensor_parallel) for kind in kinds if kind.name != "state"),
         states_bytes=float(sum(kind.layers * kind.state_bytes for kind in recurrent)),
         state_flops=RECURRENT_FLOPS_PER_STATE
         * sum(kind.layers * kind.state_bytes for kind in recurrent)
@@ -281,6 +285,15 @@ def _all_reading(architecture: Architecture) -> Iterator[object]:
             yield msgspec.structs.replace(cache, layers=cache.layers + cache.idle_layers, idle_layers=0)
         else:
             yield cache
+
+
+def _within_a_text(architecture: Architecture, layers: int, tensor_parallel: int) -> tuple[Past, ...]:
+    """An encoder's attention, which keeps nothing: each token meets all of its text, a decoder's only those before it.
+
+    A prompt is taken to attend to half of itself on average, hence twice.
+    """
+    flops = 2.0 * FLOPS_PER_WEIGHT * 2 * architecture.hidden_size * layers / tensor_parallel
+    return (Past(0.0, flops, flops, 0),)
 
 
 def _past(kind: LayerKind, architecture: Architecture, tensor_parallel: int) -> Past:

@@ -19,13 +19,14 @@ from soong.cli.views.candidates import (
     shown_rows,
     span,
 )
+from soong.cli.views.printed import printed_line
 from soong.memory import engines
-from soong.memory.rule_of_thumb import HEADROOM_FACTOR
+from soong.models.answers import keeps_nothing
 from soong.offers.freshness import age_words, is_stale
 from soong.plan.loading import has_no_files
 from soong.plan.plan import sequences_words
 from soong.plan.ranking import nearest
-from soong.speed.roofline import first_token_range
+from soong.speed.prepared import first_token_range
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +54,7 @@ def screen(plan: Plan, alternatives: Sequence[Alternative] | None = None, *, sho
     shown = plan.chosen or nearest(plan.candidates)
     parts = [headline(plan), ""]
     if shown is not None:
-        parts += [*_memory(shown), *_speed(plan, shown), ""]
+        parts += [*_memory(plan, shown), *_without_cache(plan, shown), *_speed(plan, shown), ""]
     listed = shown_rows(plan, show_all=show_all)
     parts.append(candidates_table(plan, listed.rows))
     notes = (folded_line(listed), marks_line(plan, listed.rows), days_line(plan, listed.rows))
@@ -97,13 +98,15 @@ MOSTLY_ACTIVE = 0.95
 """Below this share of active parameters a model is a mixture of experts to a person."""
 
 
-def _memory(candidate: Candidate) -> list[str]:
+def _memory(plan: Plan, candidate: Candidate) -> list[str]:
     if candidate.footprint is None:
         return []
     footprint = candidate.footprint
     each = f"each of {candidate.gpu_count} GPUs" if candidate.tensor_parallel > 1 else "the GPU"
     title = f"{candidate.gpu.name}, {units.format_gib(footprint.total_bytes)} on {each}:"
-    return [title, bar(footprint), legend(slices(footprint))]
+    printed = printed_line(plan, candidate)
+    lines = [title, bar(footprint), legend(slices(footprint))]
+    return [*lines, style(printed, "dim")] if printed else lines
 
 
 def slices(footprint: Footprint) -> list[Slice]:
@@ -115,7 +118,8 @@ def slices(footprint: Footprint) -> list[Slice]:
         Slice("KV for this workload", used_kv, "▓", "cyan"),
         Slice("KV to spare", max(0, pool - used_kv), "▒", "green"),
         Slice("activations", footprint.activations_bytes, "◆", "yellow"),
-        Slice("runtime and graphs", footprint.runtime_bytes + footprint.cuda_graphs_bytes, "▚", "magenta"),
+        Slice("CUDA graphs", footprint.cuda_graphs_bytes, "▚", "magenta"),
+        Slice("runtime", footprint.runtime_bytes, "▞", "magenta"),
         Slice("free", max(0, footprint.free_bytes), "·", "dim"),
     ]
 
@@ -138,7 +142,7 @@ def _speed(plan: Plan, candidate: Candidate) -> list[str]:
     """How fast the shown machine answers, how sure that is, and what the figures rest on."""
     speed = candidate.throughput
     if speed is None:
-        return []
+        return _reading(candidate)
     each, load = speed.decode_tokens_per_second_per_user, speed.load
     low, high = rate(each * speed.low_factor), rate(each * speed.high_factor)
     line = f"Speed: {rate(each)} tokens/s for each user ({low} to {high})"
@@ -155,6 +159,32 @@ def _speed(plan: Plan, candidate: Candidate) -> list[str]:
     about = f"{many}{load.input_tokens:,} tokens in, {load.output_tokens:,} out; {speed.basis}"
     lines = [line, style(f"  {_batch_words(plan, candidate, load.sequences)}{about}", "dim")]
     return [*lines, *_near_target(plan, speed), *_job(plan, candidate)]
+
+
+def _reading(candidate: Candidate) -> list[str]:
+    """How fast a model reads that writes nothing."""
+    speed = candidate.reading
+    if speed is None:
+        return []
+    figure, load = speed.prefill_tokens_per_second, speed.load
+    low, high = rate(figure * speed.low_factor), rate(figure * speed.high_factor)
+    return [
+        f"Speed: reads {rate(figure)} tokens/s ({low} to {high}); it answers with vectors or scores, and writes none",
+        style(f"  {load.sequences:,} at once, {load.input_tokens:,} tokens each; {speed.basis}", "dim"),
+    ]
+
+
+def _without_cache(plan: Plan, candidate: Candidate) -> list[str]:
+    """What holds an engine back that keeps nothing of a text: the batch that it is told to read."""
+    footprint, architecture = candidate.footprint, plan.model.architecture
+    if footprint is None or architecture is None or not keeps_nothing(architecture):
+        return []
+    if footprint.kv_pool_bytes or footprint.max_sequences is None:
+        return []
+    return [
+        f"No KV cache: each text is read whole, in one pass; up to {footprint.max_sequences:,} of them at once"
+        " (--max-num-seqs)"
+    ]
 
 
 def _first_token(plan: Plan, speed: Throughput) -> str:
@@ -372,17 +402,39 @@ def _selected_too_small(plan: Plan, candidate: Candidate) -> list[str]:
     if needs_gb < has_gb:
         return [f"Warning: Selected GPU is too small: {'; '.join(candidate.reasons)}", hint]
     lines = [f"Warning: Selected GPU has {has_gb}GB but model needs ~{needs_gb}GB", hint]
-    if _would_fit_in_4_bit(plan, candidate):
-        lines.append(f"hint: soong plan {plan.model.id} --gpu {plan.request.gpu} --quantization int4")
+    if _starts_in_4_bit(plan):
+        lines.append(f"hint: soong plan {plan.model.id} {_asked_again(plan)} --quantization int4")
     lines[1:1] = candidate.reasons[1:]
     return lines
 
 
-def _would_fit_in_4_bit(plan: Plan, candidate: Candidate) -> bool:
-    """Whether half a byte a parameter would leave the GPUs some room."""
+def _asked_again(plan: Plan) -> str:
+    """The options that decide what fits, as the person gave them."""
+    request = plan.request
+    given = (
+        ("--gpu", request.gpu),
+        ("--gpu-count", request.gpu_count),
+        ("--engine", request.engine),
+        ("--context", request.context_tokens),
+        ("--sequences", request.sequences),
+    )
+    return " ".join(f"{option} {value}" for option, value in given if value is not None)
+
+
+def _starts_in_4_bit(plan: Plan) -> bool:
+    """Whether the same question asked of a 4-bit format has a machine that starts."""
+    from msgspec.structs import replace
+
+    from soong.errors import SoongError
+    from soong.plan.planner import make_plan
+
     if plan.model.quantization_id in {"int4", "mxfp4", "nvfp4"}:
         return False
-    return plan.model.parameters / 2 * HEADROOM_FACTOR < candidate.gpu.memory_bytes * candidate.gpu_count
+    try:
+        lighter = make_plan(replace(plan.request, quantization="int4"))
+    except SoongError:
+        return False
+    return any(candidate.verdict in {"fits", "tight"} for candidate in lighter.candidates)
 
 
 GB = 10**9

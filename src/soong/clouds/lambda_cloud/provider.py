@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 from soong.clouds.lambda_cloud.client import LambdaClient
 from soong.clouds.lambda_cloud.offering import CENTS_PER_USD, cpu_architecture_of, read_offers
-from soong.clouds.lambda_cloud.regions import REGIONS
 from soong.errors import RemoteError, UsageError
 from soong.launch.provider import Filesystem, Instance, SshEndpoint, SshKey, Status
+from soong.offers.regions import REGIONS
 
 if TYPE_CHECKING:
     from soong.clouds.lambda_cloud import wire
@@ -59,7 +59,7 @@ class LambdaProvider:
         self.console_url = console_url or client.service.console_url
         self.costs_money = costs_money
         self.clock = client.clock
-        self.regions: tuple[str, ...] = REGIONS
+        self.regions: tuple[str, ...] = REGIONS["lambda"]
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.cloud}, account {self.account})"

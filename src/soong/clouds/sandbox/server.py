@@ -163,12 +163,8 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     server_version = "soong-sandbox"
     sys_version = ""
+    disable_nagle_algorithm = True  # else a small answer waits for the reader's acknowledgement
     sandbox: Sandbox
-
-    def setup(self) -> None:
-        """Answer at once: without this a small answer waits for the reader's acknowledgement."""
-        super().setup()
-        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def date_time_string(self, timestamp: float | None = None) -> str:
         """The `Date` header: the sandbox's time."""

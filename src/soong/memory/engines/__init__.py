@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from soong.gpus.gpu import Gpu
     from soong.memory.engines._vllm_explained import Part
     from soong.memory.footprint import EngineSettings, Footprint, ServedModel, Workload
+    from soong.models.architecture import Architecture
 
 ENGINES = ("vllm", "sglang", "llama.cpp")
 """The engines that are modelled; the first is the default."""
@@ -38,14 +39,25 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
     Raises:
         UsageError: no such engine, or a version that is not one.
     """
-    found: Footprint = _module(settings.name).footprint(model, gpu, workload, settings)
+    loaded = as_loaded(model, settings)
+    found: Footprint = _module(settings.name).footprint(loaded, gpu, workload, settings)
     return found
+
+
+def as_loaded(model: ServedModel, settings: EngineSettings) -> ServedModel:
+    """The model with the parts that the engine loads: without its towers where text alone is served."""
+    if not model.architecture.multimodal or not (settings.text_only or settings.name == "sglang"):
+        return model
+    from soong.memory import towers
+
+    return towers.as_loaded(model, settings)
 
 
 def parts(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings) -> tuple[Part, ...]:
     """Activations, graphs and runtime opened into lines with their figures; none for engines that do not tell."""
     opened = getattr(_module(settings.name), "parts", None)
-    found: tuple[Part, ...] = opened(model, gpu, workload, settings) if opened else ()
+    loaded = as_loaded(model, settings)
+    found: tuple[Part, ...] = opened(loaded, gpu, workload, settings) if opened else ()
     return found
 
 
@@ -69,11 +81,74 @@ def supports(model: ServedModel, gpu: Gpu, settings: EngineSettings) -> str | No
     return reason_against(model, gpu, settings)
 
 
+def against_flags(workload: Workload, settings: EngineSettings) -> str:
+    """Why the engine's version refuses the flags that workload and settings come to; empty where it does not."""
+    from soong.memory.engines import _support
+
+    return _support.against_flags(workload, settings)
+
+
+def support_remark(model: ServedModel, settings: EngineSettings) -> str:
+    """What a person must know of an engine that may not run this model, or whose version was not read; or nothing."""
+    from soong.memory.engines import _registry
+
+    own = "" if settings.name == "llama.cpp" else _registry.remark(model.architecture, settings)
+    return "; ".join(filter(None, (own, _registry.beyond_the_rules(settings.name, settings.version))))
+
+
+def engine_with(architecture: Architecture, preferred: str) -> tuple[str, str]:
+    """An engine that has this model's class, and its version: the preferred one where it has it, or nothing is known.
+
+    One that may run it by its Transformers backend comes before an older version of one that had the class.
+
+    Args:
+        architecture: of the model. preferred: vllm or sglang, at its newest version.
+    """
+    from soong.memory.engines import _registry
+
+    newest = default_version(preferred)
+    build = _registry.build_of(architecture)
+    standing = _registry.standing(architecture.name, build, preferred, newest)
+    if standing in {"native", "unknown"}:
+        return preferred, newest
+    name, version = _registry.elsewhere(architecture.name, build) or (preferred, newest)
+    return (
+        (preferred, newest)
+        if standing == "by-transformers" and version != default_version(name)
+        else (name, version)
+    )
+
+
+def check_version(engine: str, version: str) -> None:
+    """That a text can be a version of this engine.
+
+    Raises:
+        UsageError: it is no version, or of the kind that only another engine's builds have.
+    """
+    builds = version[:1] == "b" and version[1:2].isdigit()
+    if builds if engine == "llama.cpp" else version[:1].isdigit() or version[:2].lstrip("v").isdigit():
+        return
+    owner = ", but llama.cpp's builds are called so" if builds else ""
+    raise UsageError(
+        f"`{version[:60]}` is not a version of {engine}{owner}",
+        hints=(f"--engine-version {default_version(engine)}", *(("--engine llama.cpp",) if builds else ())),
+    )
+
+
 def casts_to_float16(model: ServedModel, gpu: Gpu) -> bool:
     """Whether the engine would serve a bfloat16 model in float16, for want of bfloat16 on this GPU."""
     from soong.memory.engines import _support
 
     return _support.casts_to_float16(model, gpu)
+
+
+def with_pool_flags(
+    model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings
+) -> EngineSettings:
+    """The flags, with those that make a pool given in bytes where the engine has no flag for bytes."""
+    own = getattr(_module(settings.name), "with_pool_flags", None)
+    found: EngineSettings = own(model, gpu, workload, settings) if own else settings
+    return found
 
 
 def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -> tuple[str, ...]:

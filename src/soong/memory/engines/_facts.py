@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from soong.memory.kernel_layouts import ADA, BLACKWELL, HOPPER
+from soong.memory.dividing import decoder_layers
+from soong.memory.kernel_layouts import ADA, BLACKWELL, HOPPER, SMALL_BLACKWELL
 from soong.memory.kv_cache import LayerKind, layer_kinds, resolve_kv_dtype
-from soong.memory.weights import as_loaded, weights_per_gpu
+from soong.memory.weights import as_loaded, batch_buffer_bytes, weights_per_gpu
+from soong.models.answers import keeps_nothing, writes_text
 from soong.models.architecture import AttentionCache, LatentCache
 
 if TYPE_CHECKING:
@@ -39,11 +41,14 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     batch_buffer_bytes: what is allocated beside them for each token of a batch, and printed with them.
     compiled_embedding_bytes: this GPU's rows of the token embedding where a compiled model looks tokens up itself;
     models that take images are handed embedded tokens.
+    layers: with a cache of their own; idle_layers: that read another's. packed_experts: a mixture's, in 4 bits.
     attention_width: query heads × the size of a value, of this GPU. mlp_width: widest MLP's intermediate
     size.
     expert_width: an expert's intermediate size, of this GPU; experts_per_token: 0 for dense models and for mixtures
     whose kernel keeps no workspace (MXFP4).
     latent_width: numbers that one latent vector unpacks to, of this GPU's heads. name: the architecture's class.
+    residual_width: of all residual streams side by side; the hidden size where there is one.
+    writes_text: not vectors or scores. whole_prompts: a pass reads prompts whole, as encoders must.
     vision_shape, whole_items: as the architecture has them.
     vision_...: of the vision tower, whole: hidden size, what its MLP takes in (gate and up) and gives back.
     """
@@ -74,6 +79,16 @@ class Facts(msgspec.Struct, frozen=True, gc=False):
     quantization_method: str = "none"
     batch_buffer_bytes: int = 0
     compiled_embedding_bytes: int = 0
+    residual_width: int = 0
+    idle_layers: int = 0
+    packed_experts: bool = False
+    writes_text: bool = True
+    whole_prompts: bool = False
+
+    @property
+    def graph_layers(self) -> int:
+        """Layers that a CUDA graph runs through, with a cache of their own or not."""
+        return self.layers + self.idle_layers
 
 
 def kept(
@@ -101,6 +116,15 @@ def kv_dtype(model: ServedModel, workload: Workload, settings: EngineSettings) -
     return resolve_kv_dtype(workload.kv_dtype, asks, own)
 
 
+def raw_latent(facts: Facts) -> Facts:
+    """The facts with FP8 entries of sparse MLA without scales, as TensorRT-LLM's kernels keep them."""
+    kinds = tuple(
+        msgspec.structs.replace(kind, token_bytes=kind.shape[1]) if kind.name == "latent" else kind
+        for kind in facts.kinds
+    )
+    return msgspec.structs.replace(facts, kinds=kinds)
+
+
 def gather(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: str) -> Facts:
     """The facts of a model on one of `tensor_parallel` GPUs (and the fullest pipeline stage)."""
     architecture = model.architecture
@@ -116,11 +140,13 @@ def gather(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: str)
     return Facts(
         weights_bytes=share.loaded_bytes,
         tensor_bytes=share.total_bytes,
-        batch_buffer_bytes=2 * architecture.input_buffer_numbers,
+        batch_buffer_bytes=batch_buffer_bytes(architecture, settings.name, settings.version),
         compiled_embedding_bytes=0 if architecture.multimodal else embedding,
         embedding_bytes=_embedding_bytes(architecture),
         kinds=kinds,
         layers=sum(kind.layers for kind in kinds if kind.name not in {"indexer", "compressed"}),
+        idle_layers=_idle_layers(architecture, stages),
+        packed_experts=_packed_experts(model),
         hidden_size=architecture.hidden_size,
         vocab_size=vocab_size,
         attention_width=_attention_width(architecture, tensor_parallel),
@@ -140,6 +166,9 @@ def gather(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: str)
         whole_items=architecture.whole_items,
         vision_shape=architecture.vision_shape,
         quantization_method=model.quantization.method,
+        residual_width=_residual_width(architecture),
+        writes_text=writes_text(architecture),
+        whole_prompts=not kinds or any(kind.name == "cross" for kind in kinds),
     )
 
 
@@ -150,7 +179,9 @@ def _share(model: ServedModel, gpu: Gpu, settings: EngineSettings) -> WeightShar
     """The weights of one GPU; kernels lay packed weights out by the GPU's generation, plain ones are alike on all."""
     capability = gpu.compute_capability or HOPPER
     generation = (
-        sum(capability >= first for first in (ADA, HOPPER, BLACKWELL)) if model.quantization.formats else 0
+        sum(capability >= first for first in (ADA, HOPPER, BLACKWELL, SMALL_BLACKWELL))
+        if model.quantization.formats
+        else 0
     )
     key = (
         model.key, settings.name, settings.version, settings.tensor_parallel, settings.pipeline_parallel, generation,
@@ -173,9 +204,36 @@ def _share(model: ServedModel, gpu: Gpu, settings: EngineSettings) -> WeightShar
     )
 
 
+def _idle_layers(architecture: Architecture, stages: int) -> int:
+    if keeps_nothing(architecture):
+        return decoder_layers(architecture)
+    idle = sum(cache.idle_layers for cache in architecture.caches if isinstance(cache, AttentionCache))
+    return -(-idle // stages)
+
+
+def _packed_experts(model: ServedModel) -> bool:
+    return model.architecture.experts > 0 and any(
+        form.kind in {"packed", "gptq", "awq"} for form in model.quantization.formats
+    )
+
+
 def _latent_width(architecture: Architecture) -> int:
     """Keys and values of all heads that MLA's `kv_b_proj` unpacks from one latent vector."""
     return max((w.shape[0] for w in architecture.weights if w.path.endswith("kv_b_proj")), default=0)
+
+
+HYPER_CONNECTION_PATHS = (".hc_", "hyper_connection.")
+"""In the paths of the weights that mix several residual streams."""
+
+
+def _residual_width(architecture: Architecture) -> int:
+    """All residual streams side by side: what the weights of hyper-connections read."""
+    widths = (
+        weight.shape[1]
+        for weight in architecture.weights
+        if len(weight.shape) > 1 and any(word in weight.path for word in HYPER_CONNECTION_PATHS)
+    )
+    return max(widths, default=architecture.hidden_size)
 
 
 def _vision_tower(architecture: Architecture) -> tuple[int, int, int]:

@@ -50,22 +50,6 @@ TEXT_ONLY_BY_DEFAULT = {
 }
 """`configs/model_config.py mm_disabled_models`."""
 
-MULTIMODAL_WITH_PREFILL_GRAPHS = {
-    "MiniMaxM3SparseForConditionalGeneration",
-    "Cohere2VisionForConditionalGeneration",
-    "Glm5NextForConditionalGeneration",
-    "InternS2MobiusForConditionalGeneration",
-    "PaddleOCRVLForConditionalGeneration",
-    "Qwen3_5ForConditionalGeneration",
-    "Qwen3_5MoeForConditionalGeneration",
-    "Qwen4ExpForConditionalGeneration",
-    "MuseGlimmerForConditionalGeneration",
-    "MuseSparkForConditionalGeneration",
-    "KimiK3ForConditionalGeneration",
-    "KimiK25ForConditionalGeneration",
-}
-"""`multimodal_breakable_cuda_graph_supported_model_archs`; others capture no prefill."""
-
 PREFILL_GRAPH_TOKENS = {"MuseGlimmerForCausalLM": 512, "MuseGlimmerForConditionalGeneration": 512}
 """`apply_muse_glimmer_prefill_cuda_graph_max_bs_default`."""
 
@@ -186,15 +170,23 @@ def _is_latent(facts: Facts) -> bool:
 
 
 def _prefill_is_captured(facts: Facts, rules: dict[str, Any]) -> bool:
-    """Whether this model's prefill is captured (`disable_breakable_cudagraph_if_incompatible`)."""
-    allowed = rules["multimodal_prefill_graphs"] and facts.name in MULTIMODAL_WITH_PREFILL_GRAPHS
-    if takes_images(facts) and not allowed:
+    """Whether this model's prefill is captured (`apply_cuda_graph_compatibility` and what it calls)."""
+    if facts.name in rules["compiled_prefill_graphs"]:
+        return True
+    if takes_images(facts) and facts.name not in rules["multimodal_prefill_graphs"]:
         return False
-    if facts.name in rules["prefill_graphs_refused"] or (
-        _is_latent(facts) and not rules["latent_prefill_graphs"]
-    ):
+    if facts.name in rules["prefill_graphs_refused"] or not _latent_is_captured(facts, rules):
         return False
-    return not any(kind.name == "compressed" or kind.state_kind.startswith("kda") for kind in facts.kinds)
+    if any(kind.state_kind.startswith("kda") for kind in facts.kinds) and not rules["kda_prefill_graphs"]:
+        return False
+    return not any(kind.name == "compressed" for kind in facts.kinds)
+
+
+def _latent_is_captured(facts: Facts, rules: dict[str, Any]) -> bool:
+    captured = rules["latent_prefill_graphs"]
+    if captured == "all" or not _is_latent(facts):
+        return True
+    return captured == "sparse" and any(kind.name == "indexer" for kind in facts.kinds)
 
 
 @lru_cache(maxsize=256)

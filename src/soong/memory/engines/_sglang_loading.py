@@ -11,15 +11,18 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from soong.memory.allocator import CachingAllocator
-from soong.memory.dividing import local_sides, whole_experts
-from soong.memory.kernel_layouts import up
+from soong.memory.dividing import local_sides, version_tuple, whole_experts
+from soong.memory.engines._sglang_experts import in_tensorrt
+from soong.memory.kernel_layouts import BLACKWELL, up
 
 if TYPE_CHECKING:
     from soong.gpus.gpu import Gpu
     from soong.memory.footprint import EngineSettings, ServedModel
 
-CUTLASS_CAPABILITY = (12, 0)
-"""Blackwell outside data centres, where FP4 experts run in CUTLASS; TensorRT-LLM's kernels keep no placeholder."""
+PLACEHOLDERS_SINCE, PLACEHOLDERS_FREED_SINCE = (0, 5, 1), (0, 5, 12)
+"""Versions: the first known that makes swizzled scales with the layer, and the first known that swizzles in place and
+gives back the copies, those too that TensorRT-LLM's kernels never read (pull request 25107, May 2026).
+"""
 
 SCALE_ROWS, SCALE_COLUMNS = 128, 4
 """Tiles that swizzled scales are padded to (`layers/quantization/utils.py swizzle_blockscale`)."""
@@ -35,34 +38,46 @@ class _Experts(Struct, frozen=True, gc=False):
 
 
 def placeholder_bytes(model: ServedModel, gpu: Gpu, settings: EngineSettings) -> int:
-    """Holes that swizzled scales of NVFP4 experts leave, and the padding of those scales.
+    """Holes that swizzled scales of NVFP4 experts leave, and the padding of those scales; or copies that nothing reads.
 
-    A layer is made with its scales and with a swizzled copy of them, for the shape alone; filling the copy later frees
-    the scales, and what other layers have put beside them keeps their segments. Source: SGLang 0.5.2 to 0.5.23
-    `layers/quantization/modelopt_quant.py ModelOptNvFp4FusedMoEMethod`; pull request 26861 ends it for TensorRT-LLM's.
+    A layer is made with its scales and with a swizzled copy of them, for the shape alone. CUTLASS fills the copy later
+    and frees the scales, and what other layers have put beside them keeps their segments. TensorRT-LLM's kernels had
+    copies of their own and kept these too; Marlin, before Blackwell, still does. Source: SGLang 0.5.1 to 0.5.23
+    `layers/quantization/modelopt_quant.py ModelOptNvFp4FusedMoEMethod`; issue 38073 for Marlin.
     """
-    if gpu.vendor != "nvidia" or (gpu.compute_capability or (0, 0)) < CUTLASS_CAPABILITY:
-        return 0
+    version, capability = version_tuple(settings.version), gpu.compute_capability or (0, 0)
     experts = _experts(model, settings) if model.quantization.method == "modelopt" else None
-    if experts is None:
+    if gpu.vendor != "nvidia" or experts is None or version < PLACEHOLDERS_SINCE:
         return 0
-    allocator = CachingAllocator()
-    raw = [experts.number * rows * columns for rows, columns in experts.scales]
     swizzled = [
         experts.number * up(rows, SCALE_ROWS) * up(columns, SCALE_COLUMNS) for rows, columns in experts.scales
     ]
+    in_place = version >= PLACEHOLDERS_FREED_SINCE
+    if capability < BLACKWELL:
+        return experts.layers * sum(swizzled)
+    if in_tensorrt(model, gpu, settings):
+        return 0 if in_place else experts.layers * sum(swizzled)
+    return _holes_bytes(experts, swizzled, in_place=in_place)
+
+
+def _holes_bytes(experts: _Experts, swizzled: list[int], *, in_place: bool) -> int:
+    """What stays reserved beside numbers and scales; scales that the copy does not fit stay with it, if in place."""
+    allocator = CachingAllocator()
+    raw = [experts.number * rows * columns for rows, columns in experts.scales]
     passing = []
     for _ in range(experts.layers):
         for size in experts.numbers:
             allocator.take(size)
         for scale, copy in zip(raw, swizzled, strict=True):
-            passing.append((allocator.take(scale), copy))
+            block = allocator.take(scale)
             zeros = allocator.take(copy)
-            allocator.take(copy)
+            made = allocator.take(copy)
             allocator.give(zeros)
-    for scale_block, copy in passing:
+            if copy == scale or not in_place:
+                passing.append((made if in_place else block, copy))
+    for freed, copy in passing:
         filled = allocator.take(copy)
-        allocator.give(scale_block)
+        allocator.give(freed)
         allocator.give(filled)
     return allocator.held_bytes() - experts.layers * (sum(experts.numbers) + sum(raw))
 

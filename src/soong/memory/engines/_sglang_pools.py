@@ -7,12 +7,12 @@ versions held the same in `model_executor/model_runner.py` (`profile_max_num_tok
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from soong.models.architecture import AttentionCache, StateCache
+from soong.models.architecture import AttentionCache, LatentCache, StateCache, StateTensor
 
 if TYPE_CHECKING:
     from soong.memory.engines._facts import Facts
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from soong.models.architecture import Architecture, Cache
 
 GIB = 1 << 30
+
+INDEXER = ".indexer."
 
 MOST_REQUESTS, FEWEST_REQUESTS, REQUESTS_PER_CONTEXT = 4096, 2048, 512
 """`resolve_max_num_reqs`."""
@@ -38,13 +40,40 @@ FLOAT32_STATES = {"ssm", "recurrent"}
 """States that SGLang keeps in float32 where the config names no type (`configs/mamba_utils.py mamba2_state_dtype`)."""
 
 
-def as_kept(architecture: Architecture) -> Architecture:
+def as_kept(architecture: Architecture, rules: dict[str, Any]) -> Architecture:
     """The architecture with its caches as SGLang keeps them: idle layers have one, states are in float32."""
     caches = tuple(_as_kept(cache) for cache in architecture.caches)
-    return architecture if caches == architecture.caches else replace(architecture, caches=caches)
+    kept = architecture if caches == architecture.caches else replace(architecture, caches=caches)
+    return _with_all_indexers(kept) if rules["indexers_in_all_layers"] else kept
+
+
+def _with_all_indexers(architecture: Architecture) -> Architecture:
+    """Sparse attention where layers that reuse another's choice had an indexer, and room for its keys, like all others.
+
+    Source: SGLang 0.5.16 and 0.5.17 `models/deepseek_v2.py`, `model_executor/pool_configurator.py`, beside 0.5.18.
+    """
+    every = max((cache.layers for cache in architecture.caches if _shares_choices(cache)), default=0)
+    if not every:
+        return architecture
+    caches = (
+        replace(cache, indexer_layers=cache.layers) if _shares_choices(cache) else cache
+        for cache in architecture.caches
+    )
+    weights = (
+        replace(weight, layers=tuple(range(every))) if weight.served and INDEXER in weight.path else weight
+        for weight in architecture.weights
+    )
+    return replace(architecture, caches=tuple(caches), weights=tuple(weights))
+
+
+def _shares_choices(cache: Cache) -> TypeGuard[LatentCache]:
+    return isinstance(cache, LatentCache) and 0 < cache.indexer_layers < cache.layers
 
 
 def _as_kept(cache: Cache) -> Cache:
+    if isinstance(cache, AttentionCache) and cache.streams:
+        seen = StateTensor(name="conv", shape=(cache.window - 1, cache.kv_heads * cache.key_dim), split=1)
+        return StateCache(kind="shortconv", layers=cache.layers, tensors=(seen,))
     if isinstance(cache, AttentionCache) and cache.idle_layers:
         return replace(cache, layers=cache.layers + cache.idle_layers, idle_layers=0)
     if isinstance(cache, StateCache):
@@ -54,14 +83,6 @@ def _as_kept(cache: Cache) -> Cache:
         )
         return replace(cache, tensors=tuple(tensors))
     return cache
-
-
-def raw_latent(facts: Facts) -> Facts:
-    """The facts with FP8 entries of sparse MLA without scales, as TensorRT-LLM's kernels on Blackwell keep them."""
-    kinds = tuple(
-        replace(kind, token_bytes=kind.shape[1]) if kind.name == "latent" else kind for kind in facts.kinds
-    )
-    return replace(facts, kinds=kinds)
 
 
 class Cell(Struct, frozen=True, gc=False):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from soong.memory.engines._facts import Facts
 
 BF16_BYTES = 2
+PATCHES_TO_A_TOKEN = 4
+"""`spatial_merge_size` of Qwen's and GLM's towers is 2."""
 
 
 class EncoderRun(NamedTuple):
@@ -45,7 +47,15 @@ def least_batch_tokens(facts: Facts, rules: dict[str, Any]) -> int:
     return int(row["item_tokens"]) if row is not None and row.get("floor") else 0
 
 
-def encoder_run(facts: Facts, rules: dict[str, Any], tokens: int, tensor_parallel: int) -> EncoderRun:
+def grows_with_context(facts: Facts) -> bool:
+    """Whether the largest item is a video as long as a context."""
+    row = _largest_items().get(facts.model_type, {})
+    return facts.multimodal and bool(row.get("video") or row.get("video_tokens"))
+
+
+def encoder_run(
+    facts: Facts, rules: dict[str, Any], tokens: int, tensor_parallel: int, context_tokens: int = 0
+) -> EncoderRun:
     """The encoder on as many of its largest items as a batch of `tokens` holds, at least one.
 
     Args:
@@ -53,6 +63,7 @@ def encoder_run(facts: Facts, rules: dict[str, Any], tokens: int, tensor_paralle
         rules: of the engine's version (`data/engines.toml` vllm.since).
         tokens: the engine's max_num_batched_tokens.
         tensor_parallel: GPUs that share the tower's layers.
+        context_tokens: `max_model_len`, which a video of images at their largest must fit.
     """
     if not facts.multimodal:
         return NO_ENCODER
@@ -61,12 +72,33 @@ def encoder_run(facts: Facts, rules: dict[str, Any], tokens: int, tensor_paralle
         terms = engine_tables()["vllm"]["activations"]
         kept = facts.hidden_size * tokens * BF16_BYTES + int(terms["vision_bytes"])
         return EncoderRun(0, kept, known=False)
-    items = max(1, tokens // row["item_tokens"])
-    patches = items * row["item_patches"]
+    item_tokens, item_patches = _largest_item(row, rules, context_tokens)
+    items = max(1, tokens // item_tokens)
+    rows, patches = items * item_tokens, items * item_patches
+    stamped = row.get("stamped_video_tokens", 0) if rules["encoder_keeps_stamps"] else 0
+    if stamped:
+        patches = int(row["stamped_video_patches"])
+        rows = patches // PATCHES_TO_A_TOKEN + stamped
     pixels = patches * row["patch_numbers"] * BF16_BYTES
-    outputs = items * row["item_tokens"] * facts.hidden_size * BF16_BYTES * row.get("output_copies", 1)
+    outputs = rows * facts.hidden_size * BF16_BYTES * row.get("output_copies", 1)
     layer = int(patches * BF16_BYTES * _layer_width(facts, rules, row, tensor_parallel))
     return EncoderRun(pixels + layer, pixels + outputs, known=True)
+
+
+def _largest_item(row: dict[str, Any], rules: dict[str, Any], context_tokens: int) -> tuple[int, int]:
+    """Tokens and patches of the largest item: an image, or a video that a context may hold.
+
+    Source: vLLM 0.23 get_num_frames_with_most_features: `models/qwen2_vl.py`, where two frames are an image at its
+    largest; `models/glm4_1v.py`, where frames shrink so that all of a video stay below a number of tokens.
+    """
+    image, patches = int(row["item_tokens"]), int(row["item_patches"])
+    if row.get("video"):
+        images = max(1, min(context_tokens // image, int(rules["video_images"])))
+        return images * image, images * patches
+    if "video_tokens" in row:
+        video = max(image, min(context_tokens - image, int(row["video_tokens"])))
+        return video, video * PATCHES_TO_A_TOKEN
+    return image, patches
 
 
 PLAIN_ROWS = 3 + 1

@@ -36,10 +36,14 @@ def activation_parts(facts: Facts, rules: dict[str, Any], peak: Activations, bat
         )
     if peak.compile_bytes:
         copied = f"a copy of the embedding, {facts.compiled_embedding_bytes:,} bytes, and a batch of rows"
-        yield Part(of, "compiling", peak.compile_bytes, f"{copied}; the first start on a machine only")
+        later = "the first start on a machine only: later ones find the kernels and may hold more tokens"
+        yield Part(of, "compiling", peak.compile_bytes, f"{copied}; {later}")
     layer = f"{batch.tokens:,} tokens × 2 bytes × (4 × hidden size {facts.hidden_size:,}"
     widest = "" if facts.mixture else f" + 3 × MLP width {facts.mlp_width:,}"
     yield Part(of, "forward pass", peak.forward_bytes, f"{layer}{widest}) + workspaces")
+    if not facts.writes_text:
+        yield Part(of, "pooler", peak.sampler_bytes, f"{batch.tokens:,} tokens × hidden size × 10 bytes")
+        return
     second = runs_in_second_runner(facts, rules)
     per_logit = rules["second_runner_bytes_per_logit"] if second else rules["sampler_bytes_per_logit"]
     rows = f"{batch.sequences:,} sequences × vocabulary {facts.vocab_size:,}"
@@ -54,9 +58,10 @@ def graph_parts(facts: Facts, captured: Graphs, full_captures: int) -> Iterator[
     """Captures at their share of a full set, and what FlashAttention 3 keeps."""
     if not captured.captures:
         return
-    share = f"{captured.captures} captures of {full_captures} × {captured.whole_bytes:,} bytes"
-    sized = captured.total_bytes - captured.split_bytes - captured.first_bytes
-    yield Part("graphs", "captures", sized, f"{share}, measured for {facts.layers} layers")
+    made = f"{captured.captures} of them for {facts.graph_layers} layers"
+    share = f"{made}; a full set of {full_captures} takes {captured.whole_bytes:,} bytes, as measured"
+    sized = captured.total_bytes - captured.split_bytes - captured.first_bytes - captured.indexer_bytes
+    yield Part("graphs", "captures", sized, share)
     if captured.split_bytes:
         rows = captured.split_bytes // (FP32_BYTES * max(1, facts.attention_width))
         yield Part(
@@ -67,6 +72,10 @@ def graph_parts(facts: Facts, captured: Graphs, full_captures: int) -> Iterator[
         )
     if captured.first_bytes:
         yield Part("graphs", "first", captured.first_bytes, "attention's kernels and workspaces, measured")
+    if captured.indexer_bytes:
+        yield Part(
+            "graphs", "scores", captured.indexer_bytes, "sequences × context × 4 bytes of a sparse indexer"
+        )
 
 
 def runtime_parts(context_bytes: int, non_torch_bytes: int) -> Iterator[Part]:

@@ -31,6 +31,7 @@ class PoolRules(NamedTuple):
     ..._checkpoint_blocks: those that a prefill keeps beside.
     latent_block_tokens: block size that the MLA kernel of this GPU and cache type prefers.
     in_flight_batches: under way at once: two where scheduling is asynchronous (`v1/kv_cache_interface.py`).
+    pages_by_bytes: DeepSeek-V4's groups count by their bytes, with pages of three sizes alone.
     """
 
     hybrid: bool
@@ -40,12 +41,14 @@ class PoolRules(NamedTuple):
     latent_block_tokens: int
     kda_checkpoint_blocks: int = 0
     in_flight_batches: int = 2
+    pages_by_bytes: bool = False
 
 
 class Group(NamedTuple):
     """`groups` groups of layers alike; each draws its own blocks for a sequence.
 
     name: full, sliding, chunked, cross or state. window: of sliding and chunked groups. blocks: of state groups.
+    page_bytes: of all layers, where blocks count by their bytes beside those of the first group.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Group(NamedTuple):
     block_tokens: int
     window: int
     blocks: int
+    page_bytes: int = 0
 
 
 class Pool(NamedTuple):
@@ -69,6 +73,10 @@ class Pool(NamedTuple):
         """Blocks that one sequence of `context_tokens` claims from all groups."""
         if self.uniform_block_tokens:
             return -(-context_tokens // self.uniform_block_tokens)
+        if self.groups and self.groups[0].page_bytes:
+            pages = (_group_blocks(group, context_tokens, in_flight_tokens) for group in self.groups)
+            claimed = sum(count * group.page_bytes for count, group in zip(pages, self.groups, strict=True))
+            return -(-claimed // self.groups[0].page_bytes)
         blocks = 0
         for group in self.groups:
             if group.name == "cross":  # room for all that an encoder may read in one step: CrossAttentionSpec
@@ -118,7 +126,7 @@ def build_pool(kinds: tuple[LayerKind, ...], rules: PoolRules) -> Pool:
         The pool; one of no groups and one-byte blocks for a model that keeps nothing.
     """
     if any(kind.name == "compressed" for kind in kinds):
-        return _compressed_pool(kinds)
+        return _compressed_pool(kinds, by_bytes=rules.pages_by_bytes)
     specs = _specs(kinds, rules)
     if not specs:
         return Pool(bytes_per_block=1, groups=(), uniform_block_tokens=0)
@@ -163,7 +171,7 @@ def _block_tokens(kinds: tuple[LayerKind, ...], rules: PoolRules) -> int:
     if latent:
         block = SPARSE_LATENT_BLOCK_TOKENS if sparse else rules.latent_block_tokens
     state_page = max((kind.state_bytes for kind in kinds), default=0)
-    token_bytes = max((kind.token_bytes for kind in kinds), default=0)
+    token_bytes = max((kind.token_bytes for kind in kinds if not kind.block_tokens), default=0)
     if not state_page or not token_bytes:
         return block
     alignment = max(block, LATENT_HYBRID_ALIGNMENT_TOKENS) if latent else block
@@ -177,6 +185,7 @@ def _spec(kind: LayerKind, block_tokens: int, attention_page: int, rules: PoolRu
         return _Spec("state", kind.layers, block_tokens, page, 0, blocks, (), latent=False)
     latent = kind.name in {"latent", "sliding-latent", "indexer"}
     name = "sliding" if kind.name == "sliding-latent" else "full" if latent else kind.name
+    block_tokens = kind.block_tokens or block_tokens
     page = kind.token_bytes * block_tokens
     return _Spec(name, kind.layers, block_tokens, page, kind.window, 0, kind.shape, latent)
 
@@ -276,22 +285,50 @@ def _aligned(size_bytes: int) -> int:
     return -(-size_bytes // PAGE_ALIGNMENT_BYTES) * PAGE_ALIGNMENT_BYTES
 
 
-def _compressed_pool(kinds: tuple[LayerKind, ...]) -> Pool:
+def _compressed_pool(kinds: tuple[LayerKind, ...], *, by_bytes: bool) -> Pool:
     """DeepSeek-V4: windows, entries for so many tokens each, and the states that compressors make them from.
 
     Source: vLLM 0.32 `v1/core/kv_cache_utils.py` _get_packed_kv_cache_groups, `models/deepseek_v4/compressor.py`.
+
+    Args:
+        kinds: of layers.
+        by_bytes: as before 0.26, when a block had room for the most layers with pages of each size, and a sequence's
+            blocks were its bytes in those of the first group. Five figures of 0.22 and 0.23 come out to the token.
     """
     buckets = [bucket for bucket in _compressed_buckets(kinds) if bucket.pages]
+    if by_bytes:
+        buckets = _with_full_pages(buckets)
     whole = [bucket.repeats for bucket in buckets if bucket.balanced and len(bucket.pages) > 1]
     repeats = 0
     if whole:
         repeats = _least_padding([bucket.repeats for bucket in buckets if bucket.balanced], max(whole))
-    groups, widest = [], 0
+    groups, widest, rooms = [], 0, dict[int, int]()
     for bucket in buckets:
         count = -(-bucket.repeats // repeats) if repeats and bucket.balanced else 1
         widest = max(widest, bucket.widest(count))
-        groups.append(Group(bucket.name, count, bucket.block_tokens, bucket.window, 0))
-    return Pool(bytes_per_block=widest, groups=tuple(groups), uniform_block_tokens=0)
+        for page, layers in bucket.pages.items():
+            rooms[page] = max(rooms.get(page, 0), -(-layers // count))
+        groups.append(
+            Group(
+                bucket.name, count, bucket.block_tokens, bucket.window, 0, bucket.widest(1) if by_bytes else 0
+            )
+        )
+    block = sum(page * layers for page, layers in rooms.items()) if by_bytes else widest
+    first = sorted(groups, key=lambda group: group.name != "full")
+    return Pool(bytes_per_block=block, groups=tuple(first), uniform_block_tokens=0)
+
+
+def _with_full_pages(buckets: list[_Bucket]) -> list[_Bucket]:
+    """Every page as large as the next one of the layers that keep all tokens."""
+    sizes = sorted({page for bucket in buckets if bucket.name == "full" for page in bucket.pages})
+    found = []
+    for bucket in buckets:
+        pages = dict[int, int]()
+        for page, layers in bucket.pages.items():
+            fitting = next((size for size in sizes if size >= page), page)
+            pages[fitting] = pages.get(fitting, 0) + layers
+        found.append(bucket._replace(pages=pages))
+    return found
 
 
 def _compressed_buckets(kinds: tuple[LayerKind, ...]) -> list[_Bucket]:

@@ -77,12 +77,14 @@ class Batch(NamedTuple):
     """What one profile run is about.
 
     processors: the GPU's, each of which gets a row of the top-p kernel's buffer. compiled: not with --enforce-eager.
+    context_tokens: `max_model_len`, which sparse indexers alone ask.
     """
 
     tokens: int
     sequences: int
     processors: int
     compiled: bool = True
+    context_tokens: int = 0
 
 
 def activations(
@@ -100,15 +102,22 @@ def activations(
     second = runs_in_second_runner(facts, rules)
     if second and not rules["second_runner_profiles_encoder"]:
         encoder = NO_ENCODER
-    workspace = mixture_workspace_bytes(facts, batch.tokens)
-    passing, staying = (0, workspace) if rules["mixture_workspace_kept"] else (workspace, 0)
+    stays = rules["packed_workspace_kept" if facts.packed_experts else "mixture_workspace_kept"]
+    workspace = mixture_workspace_bytes(facts, batch.tokens, stays=stays)
+    passing, staying = (0, workspace) if stays else (workspace, 0)
+    indexer = indexer_workspace_bytes(facts, rules, batch.context_tokens)
+    staying = max(staying, indexer)  # one workspace for all who ask
+    passing += rules["indexer_profile_bytes"] if indexer else 0
     kept = encoder.kept_bytes + staying
     slots = state_slots_bytes(facts, rules, batch.sequences)
     forward = forward_bytes(facts, terms, batch.tokens) + passing + slots
     profiled = rules["second_runner_bytes_per_logit"] if second else rules["sampler_bytes_per_logit"]
-    sampler = sampler_bytes(facts, rules, terms, batch, profiled, batch.tokens)
-    warm = sampler_bytes(facts, rules, terms, batch, rules["sampler_bytes_per_logit"], batch.sequences)
-    counters = counters_bytes(facts, batch.sequences) if second else 0
+    sampler = warm = pooler_bytes(facts, batch.tokens)
+    counters = 0
+    if facts.writes_text:
+        sampler = sampler_bytes(facts, rules, terms, batch, profiled, batch.tokens)
+        warm = sampler_bytes(facts, rules, terms, batch, rules["sampler_bytes_per_logit"], batch.sequences)
+        counters = counters_bytes(facts, batch.sequences) if second else 0
     return Activations(
         counters_bytes=counters,
         budgeted_counters_bytes=counters if rules["second_runner_counts_in_budget"] else 0,
@@ -149,6 +158,15 @@ def sampler_bytes(
     return logits + hidden + int(terms["cublas_workspace_bytes"])
 
 
+def pooler_bytes(facts: Facts, tokens: int) -> int:
+    """A batch's hidden states in float32 and once more divided by their length: of models that answer with vectors.
+
+    Source: vLLM 0.33 `layers/pooler/tokwise/heads.py`, which the profile run passes to every token
+    (`v1/worker/gpu_model_runner.py _dummy_pooler_run`); no logits are sampled.
+    """
+    return tokens * facts.hidden_size * (BF16_BYTES + 2 * FP32_BYTES)
+
+
 def counters_bytes(facts: Facts, sequences: int) -> int:
     """Counts of every token for every sequence, a bit for those of its prompt, and one for a grammar's.
 
@@ -159,23 +177,42 @@ def counters_bytes(facts: Facts, sequences: int) -> int:
 
 
 def forward_bytes(facts: Facts, terms: dict[str, Any], tokens: int) -> int:
-    """The widest point of a layer: residual rows, an MLP's gate, up and product; MLA's unpacked past in its place."""
+    """The widest point of a layer: residual rows, an MLP's gate, up and product; MLA's unpacked past in its place.
+
+    Half of the residual rows are what passes between layers, before and after; hyper-connections pass several streams
+    and hand one on to a block (`model_executor/kernels/mhc/tilelang.py` residual_cur, layer_input).
+    """
     row = tokens * BF16_BYTES
     widest = 0 if facts.mixture else terms["mlp_copies"] * facts.mlp_width * row
     unpacked = LATENT_WORKSPACE_TOKENS * facts.latent_width * BF16_BYTES
-    residual = terms["residual_copies"] * facts.hidden_size * row
+    streams = max(facts.residual_width, facts.hidden_size)
+    residual = terms["residual_copies"] / 2 * (facts.hidden_size + streams) * row
     return int(terms["forward_base_bytes"] + residual + max(widest, unpacked))
 
 
-def mixture_workspace_bytes(facts: Facts, tokens: int) -> int:
+def mixture_workspace_bytes(facts: Facts, tokens: int, *, stays: bool) -> int:
     """The two buffers of a mixture's kernels: tokens × experts per token rows, each as wide as needed.
 
-    Source: vLLM 0.33 `layers/fused_moe/fused_moe.py TritonExperts.workspace_shapes`; since 0.13 they come from one
-    workspace that stays (`v1/worker/workspace.py`).
+    Source: vLLM 0.33 `layers/fused_moe/fused_moe.py TritonExperts.workspace_shapes`, from one workspace that stays
+    (`v1/worker/workspace.py`). Where kernels are called as a function (0.13 `fused_experts_impl`, 0.20
+    `fused_marlin_moe.py`), the second buffer holds the product alone, and none outlasts the layer.
     """
     wide = max(2 * facts.expert_width, facts.hidden_size)
-    narrow = max(facts.expert_width, facts.hidden_size)
+    narrow = max(facts.expert_width, facts.hidden_size) if stays else facts.expert_width
     return tokens * BF16_BYTES * facts.experts_per_token * (wide + narrow)
+
+
+def indexer_workspace_bytes(facts: Facts, rules: dict[str, Any], context_tokens: int) -> int:
+    """What a sparse indexer gathers keys in: room for 40 contexts, from the workspace that stays.
+
+    Source: vLLM 0.13 `v1/attention/backends/mla/indexer.py get_max_prefill_buffer_size`; the profile run asks for it
+    (0.20 `layers/sparse_attn_indexer.py`). GLM-5.2 at 819,200 tokens on 0.26 (GB200): peak 6.31 GiB, 4.03 of it this.
+    """
+    keys = (
+        kind for kind in facts.kinds if kind.name == "indexer" or (kind.name == "compressed" and kind.shape)
+    )
+    widest = max((context_tokens // kind.ratio * kind.token_bytes for kind in keys), default=0)
+    return int(rules["indexer_contexts_kept"]) * widest
 
 
 def state_slots_bytes(facts: Facts, rules: dict[str, Any], sequences: int) -> int:
@@ -189,9 +226,9 @@ def state_slots_bytes(facts: Facts, rules: dict[str, Any], sequences: int) -> in
     return sequences * sum(kind.layers * kind.state_bytes for kind in facts.kinds)
 
 
-def counts_graphs(facts: Facts, rules: dict[str, Any]) -> bool:
-    """Whether the pool is what the budget leaves after the graphs."""
-    if not rules["graphs_in_budget"]:
+def counts_graphs(facts: Facts, rules: dict[str, Any], vendor: str = "nvidia") -> bool:
+    """Whether the pool is what the budget leaves after the graphs; never on ROCm before 0.26."""
+    if not rules["graphs_in_budget"] or (vendor == "amd" and not rules["graphs_of_amd_tried"]):
         return False
     return bool(rules["second_runner_graphs_in_budget"]) or not runs_in_second_runner(facts, rules)
 

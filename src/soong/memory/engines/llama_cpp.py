@@ -2,8 +2,9 @@
 
 `llama-server` allocates all it needs at start and prints it: "model buffer size" (`_llama_weights`), "KV buffer size"
 and "RS buffer size" (`_llama_cache`), "compute buffer size" (`_llama_graph`, the graph under ggml's own allocator).
-The context is fixed, so nothing is left to a pool; what does not fit fails to allocate. A context beyond the model's
-own is only warned of. Several GPUs take layers in turn, the output counting as one more (`src/llama-model.cpp`).
+The context is fixed, so nothing is left to a pool; what does not fit fails to allocate. A slot's context is capped at
+the model's own (`tools/server/server-context.cpp`). Several GPUs take layers in turn, the output counting as one more
+(`src/llama-model.cpp`).
 """
 
 from __future__ import annotations
@@ -111,17 +112,24 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
     if not constants["scratch_reserved"]:
         runtime += _scratch_bytes(prepared, workload, type_name, batch_tokens)
     free = gpu.memory_bytes - runtime - share.total
-    refusal = _refusal(prepared, type_name, free)
-    left = _Left(runtime, free, refusal, batch_tokens, _before_rules(settings.version))
+    never = _never_starts(prepared, workload, type_name)
+    left = _Left(runtime, free, never, batch_tokens, _before_rules(settings.version))
     return _made(model, gpu, workload, prepared, share, left)
 
 
 class _Left(NamedTuple):
+    """never: why it starts with no memory whatever, or nothing."""
+
     runtime: int
     free: int
-    refusal: str
+    never: str
     batch_tokens: int
     before_rules: bool
+
+    @property
+    def refusal(self) -> str:
+        short = f"out of memory: {-self.free / GIB:.2f} GiB more than the GPU has" if self.free < 0 else ""
+        return self.never or short
 
 
 def _made(
@@ -156,7 +164,7 @@ def _made(
         left.refusal,
         uncertainty,  # uncertainty_bytes
         0,  # pool_uncertainty_bytes
-        not left.refusal or (left.free < 0 <= left.free + uncertainty),  # may_start
+        not left.refusal or (not left.never and left.free + uncertainty >= 0),  # may_start
     )
 
 
@@ -183,13 +191,18 @@ def _limits(
         longest = int((room - fixed) // (token_bytes + F16_BYTES * left.batch_tokens))
         longest = max(0, min(longest, limit or longest))
     one = share.one_slot + -(-share.state // workload.sequences)
-    return _Limits(token_bytes, longest, max(0, (room + share.state) // one) if one else None)
+    return _Limits(
+        token_bytes, longest, max(0, min((room + share.state) // one, _most_slots())) if one else None
+    )
 
 
-def _refusal(prepared: _Prepared, type_name: str, free: int) -> str:
+def _never_starts(prepared: _Prepared, workload: Workload, type_name: str) -> str:
+    most = _most_slots()
+    if workload.sequences > most:
+        return f"llama.cpp keeps at most {most} sequences at once (LLAMA_MAX_SEQ)"
     if not prepared.flash and type_name == "Q8_0":
         return "a quantized cache needs flash attention, which has no kernel for this head size"
-    return "" if free >= 0 else f"out of memory: {-free / GIB:.2f} GiB more than the GPU has"
+    return ""
 
 
 def _prepare(model: ServedModel, type_name: str, gpus: int) -> _Prepared:
@@ -447,11 +460,12 @@ def _summed_from_the_back(model: ServedModel) -> tuple[int, ...]:
 
 
 def most_running(gpu: Gpu, settings: EngineSettings) -> int:  # noqa: ARG001 - the engines' common form
-    """The most slots that llama.cpp keeps: `src/llama-cparams.h` LLAMA_MAX_SEQ, b6000 and later."""
-    return MOST_SLOTS
+    """The most slots that llama.cpp keeps."""
+    return _most_slots()
 
 
-MOST_SLOTS = 256
+def _most_slots() -> int:
+    return int(engine_tables()[NAME]["most_slots"])
 
 
 def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -> tuple[str, ...]:

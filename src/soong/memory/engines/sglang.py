@@ -7,13 +7,14 @@ CUDA graphs and the request table live in the rest. Defaults are in `_sglang_def
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from soong.memory.engines import _facts, _sglang_defaults, _sglang_pools, _vllm_budget
-from soong.memory.engines._constants import by_group_size, engine_tables, rules
+from soong.memory.engines._constants import by_group_size, engine_tables, rules, version_tuple
 from soong.memory.footprint import Footprint
 from soong.memory.kv_cache import kv_bytes_per_token, state_bytes_per_sequence
 from soong.models.architecture import CompressedCache, LatentCache
@@ -34,11 +35,16 @@ REQUEST_SLOT_EXTRA_TOKENS, REQUEST_SLOT_BYTES = 4, 4
 SMALL_CARD_BYTES = 40 * GIB
 """Cards below lose less to the driver's context than larger ones."""
 
+MOST_FRACTION = 0.999
+"""Of `--mem-fraction-static`, which must stay below 1, in the steps that are written."""
+
 MOST_OFF = 0.02
 """CUDA's total and nvidia-smi's differ by less than this part of a card."""
 
 AMD = "amd"
 """Its cards capture no prefill by default (`cuda_graph_config.py default_prefill_backend`) and lose more to a group."""
+
+ABSORBED, WIDE_ABSORBED_SINCE = "kv_b_proj", (0, 4, 7)
 
 FP8_BY_CHECKPOINT = "modelopt"
 """The format whose `kv_cache_quant_algo` SGLang reads; others' wishes for an FP8 cache are not read."""
@@ -56,6 +62,9 @@ class _Prepared(Struct, frozen=True):
     kv_bytes_per_token: int
     state_bytes_per_sequence: int
     weights_uncertainty_bytes: int
+    gpu_uncertainty_bytes: int
+    first_graph_bytes: int
+    """How much more than computed the first graph may take, with the kernels that are made ready for it."""
     pool_uncertainty_bytes: int
     terms: dict[tuple[Any, ...], _Terms]
     """How memory is divided, by all that decides it: the GPU's memory and links, and the flags."""
@@ -77,14 +86,7 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
         The footprint; `starts` is False where no pool is left or the GPU runs out; `refusal` also speaks where the
         engine starts with a pool that is shorter than the asked context, and refuses such requests one by one.
     """
-    kv_type = kv_dtype(model, gpu, workload, settings)
-    key = (
-        model.key, kv_type, gpu.compute_capability, gpu.vendor, settings.version,
-        settings.tensor_parallel, settings.pipeline_parallel, settings.dtype, settings.expert_parallel,
-    )  # fmt: skip
-    prepared = _prepared.get(key) or _facts.kept(
-        _prepared, key, lambda: _prepare(model, gpu, settings, kv_type)
-    )
+    prepared = _prepared_for(model, gpu, workload, settings)
     terms = _terms(prepared, gpu, workload, settings)
     requests = _sglang_pools.requests(
         terms.pool_tokens,
@@ -96,6 +98,15 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
     )
     table = (requests + 1) * (workload.context_tokens + REQUEST_SLOT_EXTRA_TOKENS) * REQUEST_SLOT_BYTES
     return _report(prepared, terms, workload, settings, requests=requests, table_bytes=table)
+
+
+def _prepared_for(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings) -> _Prepared:
+    kv_type = kv_dtype(model, gpu, workload, settings)
+    key = (
+        model.key, kv_type, gpu.compute_capability, gpu.vendor, gpu.unified_memory, settings.version,
+        settings.tensor_parallel, settings.pipeline_parallel, settings.dtype, settings.expert_parallel,
+    )  # fmt: skip
+    return _prepared.get(key) or _facts.kept(_prepared, key, lambda: _prepare(model, gpu, settings, kv_type))
 
 
 def kv_dtype(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings) -> str:
@@ -172,16 +183,16 @@ def _divide(prepared: _Prepared, gpu: Gpu, workload: Workload, settings: EngineS
     context = context_bytes(constants, gpu, settings.tensor_parallel * settings.pipeline_parallel)
     images = constants["multimodal_reserved_bytes"] if _sglang_defaults.takes_images(facts) else 0
     fraction: float | None = None
-    if settings.kv_cache_memory_bytes is not None:
-        rest = settings.kv_cache_memory_bytes
-    else:
+    given, rest = settings.kv_cache_memory_bytes, 0
+    if given is None or settings.memory_fraction is not None:
         fraction = settings.memory_fraction or _sglang_defaults.default_fraction(
             facts, constants, reported_mib(gpu), settings, workload.context_tokens
         )
         rest = int((gpu.memory_bytes - context) * fraction) - facts.weights_bytes - images
-    slots = _sglang_pools.state_slots(rest, prepared.state_bytes, constants)
-    state = (slots + constants["state_padding_slots"]) * prepared.state_bytes if slots else 0
-    pool = max(rest - state, 0)
+    if given is not None:  # as tokens, cut to what a fraction allows (`_apply_token_constraints`)
+        rest = given if fraction is None else min(given, rest)
+        fraction = None
+    slots, state, pool, pool_tokens = _pools(prepared, rest, settings)
     activations, graphs = _transient(prepared, gpu, workload, settings)
     taken = context + facts.weights_bytes + pool + state + activations + images + graphs
     return _Terms(
@@ -192,11 +203,19 @@ def _divide(prepared: _Prepared, gpu: Gpu, workload: Workload, settings: EngineS
         state_bytes=state,
         slots=slots,
         pool_bytes=pool,
-        pool_tokens=_pool_tokens(prepared, pool, settings),
+        pool_tokens=pool_tokens,
         activations_bytes=activations + images,
         graphs_bytes=graphs,
         free_bytes=gpu.memory_bytes - taken,
     )
+
+
+def _pools(prepared: _Prepared, rest_bytes: int, settings: EngineSettings) -> tuple[int, int, int, int]:
+    """Slots of recurrent state, their bytes, and bytes and tokens of the pool, out of what both may take."""
+    slots = _sglang_pools.state_slots(rest_bytes, prepared.state_bytes, prepared.rules)
+    state = (slots + prepared.rules["state_padding_slots"]) * prepared.state_bytes if slots else 0
+    pool = max(rest_bytes - state, 0)
+    return slots, state, pool, _pool_tokens(prepared, pool, settings)
 
 
 def _pool_tokens(prepared: _Prepared, pool_bytes: int, settings: EngineSettings) -> int:
@@ -209,8 +228,11 @@ def _pool_tokens(prepared: _Prepared, pool_bytes: int, settings: EngineSettings)
 def context_bytes(constants: dict[str, Any], gpu: Gpu, gpus: int) -> int:
     """What a GPU has lost before loading: driver context and, in a group, the links' buffers.
 
-    SGLang prints the latter as the memory of "Init torch distributed".
+    SGLang prints the latter as the memory of "Init torch distributed". Where the host shares the memory, it goes by
+    what the system says is available (0.5.23 `utils/common.py get_available_gpu_memory`), less by its own use.
     """
+    if gpu.unified_memory:
+        return int(constants["unified_memory_context_bytes"])
     if gpu.vendor == AMD:
         table = "group_of_amd_context_bytes"
     else:
@@ -241,7 +263,10 @@ def _report(
     runtime = terms.context_bytes + table_bytes
     free = terms.free_bytes - table_bytes
     failure = _failure(prepared, terms, free)
-    used = _workload_bytes(prepared, workload, settings)
+    refusal = failure or _refusal_of_requests(pool_tokens, workload)
+    unsure = _uncertainty(prepared, runtime, activations, graphs)
+    states = _workload_state_bytes(prepared, workload)
+    used = states + _workload_token_bytes(prepared, workload, settings)
     return Footprint(  # by place, which is ten times as quick as by name
         terms.total_bytes,
         runtime + loaded - weights,  # runtime_bytes
@@ -263,40 +288,56 @@ def _report(
         min(prepared.context_limit_tokens, pool_tokens),  # max_context_tokens
         min(requests, pool_tokens // max(1, workload.context_tokens)),  # max_sequences
         not failure,  # starts
-        failure or _refusal_of_requests(pool_tokens, workload),  # refusal
-        _uncertainty(runtime, prepared.weights_uncertainty_bytes, activations, graphs),  # uncertainty_bytes
+        refusal,
+        unsure,  # uncertainty_bytes
         0 if terms.fraction is None else prepared.pool_uncertainty_bytes,
-        not failure,  # may_start
+        not refusal or _may_start(prepared, terms, workload, settings, free + unsure),
+        None,  # startable_sequences
+        states,  # workload_state_bytes
+        requests,  # most_running
     )
 
 
-def _workload_bytes(prepared: _Prepared, workload: Workload, settings: EngineSettings) -> int:
-    """What the workload's sequences fill of the pools."""
-    tokens = max(workload.context_tokens, workload.tokens_each * workload.sequences)
-    states = prepared.state_bytes * prepared.slots_per_request * workload.sequences
+def _workload_token_bytes(prepared: _Prepared, workload: Workload, settings: EngineSettings) -> int:
+    """What the workload's sequences fill of the token pool, each in pages of its own."""
+    page = prepared.page_tokens
+    each = -(-workload.tokens_each // page) * page
+    tokens = max(-(-workload.context_tokens // page) * page, each * workload.sequences)
     fixed = _sglang_pools.fixed_bytes(prepared.cell, settings)
-    return fixed + int(prepared.cell.token_bytes * tokens) + states
+    return fixed + math.ceil(prepared.cell.token_bytes * tokens)
+
+
+def _workload_state_bytes(prepared: _Prepared, workload: Workload) -> int:
+    """What they fill of the state pool, with the slots that are nobody's."""
+    slots = prepared.slots_per_request * workload.sequences + prepared.rules["state_padding_slots"]
+    return int(slots * prepared.state_bytes)
 
 
 def _prepare(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: str) -> _Prepared:
     constants = rules(NAME, settings.version)
     if gpu.vendor == AMD:
         constants = {**constants, "prefill_graphs": False}
-    kept = replace(model, architecture=_sglang_pools.as_kept(model.architecture))
+    kept = replace(model, architecture=_sglang_pools.as_kept(model.architecture, constants))
     facts = _facts.gather(kept, gpu, settings, kv_type)
     if kv_type.startswith("fp8") and _is_sparse(model) and _on_blackwell(gpu):
-        facts = _sglang_pools.raw_latent(facts)
+        facts = _facts.raw_latent(facts)
     alone = settings.tensor_parallel * settings.pipeline_parallel == 1
-    loading = _absorbed_bytes(model, facts) + alone * constants["loading_kernels_bytes"]
+    loading = _absorbed_bytes(model, facts, gpu, settings) + alone * constants["loading_kernels_bytes"]
     if model.quantization.method == "modelopt":  # nothing else has them, and most plans need not load that
         from soong.memory.engines import _sglang_loading
 
         loading += _sglang_loading.placeholder_bytes(model, gpu, settings)
+    if facts.mixture:
+        from soong.memory.engines import _sglang_experts
+
+        loading += _sglang_experts.kept_bytes(model, gpu, settings)
     facts = replace(facts, weights_bytes=facts.weights_bytes + loading)
     wide = 0 if _on_blackwell(gpu) else _wide_scales_bytes(model, settings)
     if constants["fp4_scales_in_float32"]:
         facts, wide = replace(facts, weights_bytes=facts.weights_bytes + wide), 0
-    unsure = _weights_uncertainty_bytes(model, facts)
+    unsure = _weights_uncertainty_bytes(model, facts, gpu)
+    table = engine_tables()[NAME]["uncertainty"]
+    gpu_unsure = int(table["unified_memory_bytes" if gpu.unified_memory else "unseen_gpu_bytes"])
     return _Prepared(
         facts=facts,
         rules=constants,
@@ -308,21 +349,39 @@ def _prepare(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: st
         kv_bytes_per_token=kv_bytes_per_token(facts.kinds),
         state_bytes_per_sequence=state_bytes_per_sequence(facts.kinds),
         weights_uncertainty_bytes=unsure,
-        pool_uncertainty_bytes=_uncertainty(0, unsure, 0, 0) + wide,
+        gpu_uncertainty_bytes=gpu_unsure,
+        first_graph_bytes=_first_graph_bytes(model, facts, gpu),
+        pool_uncertainty_bytes=unsure + gpu_unsure + wide,
         terms={},
     )
 
 
-def _absorbed_bytes(model: ServedModel, facts: _facts.Facts) -> int:
+def _first_graph_bytes(model: ServedModel, facts: _facts.Facts, gpu: Gpu) -> int:
+    """Of MLA's kernels that only Hopper and data-centre Blackwell have, and of FP4's on smaller Blackwell."""
+    major = (gpu.compute_capability or _vllm_budget.HOPPER)[0]
+    table = engine_tables()[NAME]["uncertainty"]
+    if facts.mixture and facts.latent_width and major in {9, _sglang_defaults.DATA_CENTRE_BLACKWELL}:
+        return int(table["latent_first_graph_bytes"])
+    return int(table["fp4_first_graph_bytes"]) if _vllm_budget.in_small_fp4(model, gpu) else 0
+
+
+def _absorbed_bytes(model: ServedModel, facts: _facts.Facts, gpu: Gpu, settings: EngineSettings) -> int:
     """What MLA keeps twice: `kv_b_proj`, and its halves turned for decoding (`w_kc`, `w_vc`).
 
-    Source: SGLang 0.5.23 `models/deepseek_common/deepseek_weight_loader.py post_load_weights`; FP8 stays FP8.
+    FP8 stays FP8, with one scale, but blocks of FP8 become bfloat16 on NVIDIA's cards. Source: SGLang 0.5.23
+    `models/deepseek_common/deepseek_weight_loader.py post_load_weights`; `models/deepseek_v2.py` of 0.4.7, where that
+    of 0.4.6 has one scale.
     """
     layers = sum(kind.layers for kind in facts.kinds if kind.name == "latent")
+    if not layers:
+        return 0
     width = next(
         (cache.latent_dim for cache in model.architecture.caches if isinstance(cache, LatentCache)), 0
     )
-    in_fp8 = any(form.kind.startswith("fp8") for form in model.quantization.formats)
+    weights = (weight for weight in model.architecture.weights if weight.path.endswith(ABSORBED))
+    forms = [form.kind for weight in weights for form, _ in model.quantization.spread(weight) if form]
+    wide = gpu.vendor != AMD and version_tuple(settings.version) >= WIDE_ABSORBED_SINCE
+    in_fp8 = any(kind.startswith("fp8") and not (wide and kind == "fp8_block") for kind in forms)
     return layers * facts.latent_width * width * (1 if in_fp8 else BF16_BYTES)
 
 
@@ -395,6 +454,16 @@ def _failure(prepared: _Prepared, terms: _Terms, free: int) -> str:
     return ""
 
 
+def _may_start(
+    prepared: _Prepared, terms: _Terms, workload: Workload, settings: EngineSettings, most_free: int
+) -> bool:
+    """Whether it would start and take such requests, if the figures were off as far as they may be."""
+    rest = terms.rest_bytes + (0 if terms.fraction is None else prepared.pool_uncertainty_bytes)
+    slots, _, _, tokens = _pools(prepared, rest, settings)
+    most = replace(terms, rest_bytes=rest, slots=slots, pool_tokens=tokens)
+    return not _failure(prepared, most, most_free) and not _refusal_of_requests(tokens, workload)
+
+
 def _refusal_of_requests(pool_tokens: int, workload: Workload) -> str:
     """The engine starts with any context length, and refuses a request that its pool cannot hold."""
     if pool_tokens >= workload.context_tokens:
@@ -402,31 +471,62 @@ def _refusal_of_requests(pool_tokens: int, workload: Workload) -> str:
     return f"a request of {workload.context_tokens} tokens is longer than the pool of {pool_tokens} tokens"
 
 
-def _weights_uncertainty_bytes(model: ServedModel, facts: _facts.Facts) -> int:
-    """How far the loaded weights may be off: more where experts are repacked, most in NVFP4."""
+def _weights_uncertainty_bytes(model: ServedModel, facts: _facts.Facts, gpu: Gpu) -> int:
+    """How far the loaded weights may be off: more where experts are repacked, most where the host shares the memory."""
     table = engine_tables()[NAME]["uncertainty"]
+    if gpu.unified_memory:
+        return int(table["unified_memory_fraction"] * facts.weights_bytes)
     if facts.mixture and any(form.kind == "nvfp4" for form in model.quantization.formats):
         return int(table["nvfp4_mixture_fraction"] * facts.weights_bytes)
     word = "quantized_mixture_fraction" if facts.mixture and facts.quantized else "weights_fraction"
     return int(table[word] * facts.weights_bytes)
 
 
-def _uncertainty(runtime: int, weights_uncertainty: int, activations: int, graphs: int) -> int:
+def _uncertainty(prepared: _Prepared, runtime: int, activations: int, graphs: int) -> int:
     table = engine_tables()[NAME]["uncertainty"]
+    captured = max(table["cuda_graphs_fraction"] * graphs, prepared.first_graph_bytes) if graphs else 0
     return int(
         table["activations_fraction"] * activations
-        + table["cuda_graphs_fraction"] * graphs
+        + captured
         + table["runtime_fraction"] * runtime
-        + weights_uncertainty
-        + table["unseen_gpu_bytes"]
+        + prepared.weights_uncertainty_bytes
+        + prepared.gpu_uncertainty_bytes
     )
+
+
+def with_pool_flags(
+    model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings
+) -> EngineSettings:
+    """The flags that make a pool given in bytes: its tokens, its slots of state, and a fraction that allows both.
+
+    A limit of tokens goes to the full pool, which the sliding one follows by its share
+    (`HybridSWAPoolConfigurator._solve_pool_sizes`), and is cut to what the fraction allows
+    (`kv_cache_configurator.py _apply_token_constraints`); slots of state are taken before
+    (`_handle_max_mamba_cache`). So the fraction is raised where the default one allows less. SGLang 0.5.23.
+    """
+    given = settings.kv_cache_memory_bytes
+    if given is None:
+        return settings
+    prepared = _prepared_for(model, gpu, workload, settings)
+    terms = _terms(prepared, gpu, workload, settings)
+    limited = replace(
+        settings,
+        pool_tokens=terms.pool_tokens if prepared.cell.token_bytes else None,
+        state_slots=terms.slots if prepared.state_bytes else None,
+    )
+    usual = _terms(prepared, gpu, workload, replace(settings, kv_cache_memory_bytes=None))
+    lacking = given + prepared.pool_uncertainty_bytes - usual.rest_bytes
+    if settings.memory_fraction is not None or lacking <= 0:
+        return limited
+    needed = (usual.fraction or 0) + lacking / (gpu.memory_bytes - usual.context_bytes)
+    return replace(limited, memory_fraction=min(math.ceil(needed * 1000) / 1000, MOST_FRACTION))
 
 
 def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -> tuple[str, ...]:
     """The command that starts the server as it was planned.
 
     SGLang has no float16 among its cache types, and had no bfloat16 before 0.5.4: such a cache comes with a model in
-    that type. A pool given in bytes has no flag either; `--mem-fraction-static` is the nearest.
+    that type. A pool given in bytes becomes tokens and slots of state (`with_pool_flags`).
     """
     by_model = (
         {"float16"} if rules(NAME, settings.version)["bfloat16_cache_flag"] else {"float16", "bfloat16"}
@@ -446,10 +546,16 @@ def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -
         argv += ["--kv-cache-dtype", "fp8_e4m3" if workload.kv_dtype == "fp8" else workload.kv_dtype]
     if dtype != "auto":
         argv += ["--dtype", dtype]
-    if settings.max_num_batched_tokens:
-        argv += ["--chunked-prefill-size", str(settings.max_num_batched_tokens)]
-    if settings.max_num_seqs:
-        argv += ["--max-running-requests", str(settings.max_num_seqs)]
-    if settings.enforce_eager:
-        argv.append("--disable-cuda-graph")
-    return tuple(argv)
+    for flag, number in (
+        ("--chunked-prefill-size", settings.max_num_batched_tokens),
+        ("--max-running-requests", settings.max_num_seqs),
+        ("--max-total-tokens", settings.pool_tokens),
+        ("--max-mamba-cache-size", settings.state_slots),
+    ):
+        if number:
+            argv += [flag, str(number)]
+    switches = (
+        ("--disable-cuda-graph", settings.enforce_eager),
+        ("--language-model-only", settings.text_only),
+    )
+    return (*argv, *(switch for switch, given in switches if given))

@@ -10,11 +10,12 @@ the sampler's warm-up must fit in what the budget leaves.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soong.memory.engines import _facts, _vllm_budget
-from soong.memory.engines._constants import engine_tables, rules
-from soong.memory.engines._vllm_encoder import EncoderRun, encoder_run, least_batch_tokens
+from soong.memory.engines._constants import engine_tables, rules, version_tuple
+from soong.memory.engines._vllm_encoder import EncoderRun, encoder_run, grows_with_context, least_batch_tokens
 from soong.memory.engines._vllm_fit import (
     Held,
     Sized,
@@ -23,7 +24,13 @@ from soong.memory.engines._vllm_fit import (
     short_of_pool,
     size,
 )
-from soong.memory.engines._vllm_graphs import DATA_CENTRE_BLACKWELL, NO_GRAPHS, Graphs, graphs
+from soong.memory.engines._vllm_graphs import (
+    DATA_CENTRE_BLACKWELL,
+    DEFAULT_LARGEST,
+    NO_GRAPHS,
+    Graphs,
+    graphs,
+)
 from soong.memory.engines._vllm_pool import Pool, PoolRules, build_pool
 from soong.memory.engines._vllm_profile import (
     Activations,
@@ -34,6 +41,7 @@ from soong.memory.engines._vllm_profile import (
     runs_in_second_runner,
 )
 from soong.memory.footprint import Footprint
+from soong.memory.kernel_layouts import BLACKWELL
 from soong.memory.kv_cache import kv_bytes_per_token, state_bytes_per_sequence
 
 if TYPE_CHECKING:
@@ -57,8 +65,11 @@ class _Prepared(NamedTuple):
     context_bytes: int
     non_torch_bytes: int
     graph_trial_non_torch_bytes: int
+    eager_non_torch_bytes: int
     context_limit_tokens: int
     least_batch_tokens: int
+    sparse: bool
+    small_fp4: bool
     uncertainty: dict[str, float]
     terms: dict[tuple[Any, ...], _Terms]
     """How memory is divided, by all that decides it: the GPU's memory, the batch and the flags."""
@@ -83,18 +94,37 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
     terms = _terms(prepared, gpu, workload, settings)
     held = Held(prepared.pool, prepared.rules, terms.blocks, terms.in_flight_tokens)
     sized = size(held, workload)
+    held_whole = terms.most_running if sized.sequences is None else sized.sequences
+    sized = sized._replace(sequences=min(terms.most_running, held_whole))
     short = short_of_pool(held, workload, terms.pool_bytes, prepared.facts.kinds, sized.per_sequence)
     refusal = terms.refusal or refusal_of_pool(workload, terms.pool_bytes, short)
     # Refused by less than the figures may be off, or than a later start has more: nobody can say.
     may_start = terms.may_start and short <= terms.pool_uncertainty_bytes + terms.compiled_saves_bytes
+    starts_later = may_start and (terms.starts_later or short > terms.pool_uncertainty_bytes)
     # A pool of a given size has its tokens, whether or not the rest finds room on this GPU.
     given = settings.kv_cache_memory_bytes is not None
     counted = terms.pool_bytes > 0 and (may_start or (short <= 0 and given))
-    return _report(prepared, gpu, terms, sized, refusal, may_start=may_start, counted=counted)
+    unsure = terms.uncertainty_bytes + terms.warm_up_bytes
+    if prepared.sparse and not settings.enforce_eager:
+        rows = min(_batch(prepared, gpu, workload, settings)[1], DEFAULT_LARGEST)
+        unsure += _vllm_budget.indexer_logits_bytes(prepared.facts.kinds, rows, workload.context_tokens)
+    return _report(
+        prepared,
+        gpu,
+        terms,
+        sized,
+        refusal,
+        may_start=may_start,
+        starts_later=starts_later,
+        counted=counted,
+        unsure_bytes=unsure,
+    )
 
 
 def _prepared_for(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings) -> _Prepared:
     kv_type = _facts.kv_dtype(model, workload, settings)
+    if kv_type == "fp8" and workload.kv_dtype == "auto":
+        kv_type = "fp8_e4m3"  # so named where files ask (`utils/torch_utils.py`); kernels tell the two apart
     key = (
         model.key, kv_type, gpu.compute_capability, gpu.interconnect, gpu.vendor, gpu.unified_memory, settings.version,
         settings.tensor_parallel, settings.pipeline_parallel, settings.dtype, settings.expert_parallel,
@@ -108,9 +138,10 @@ class _Terms(NamedTuple):
     loaded_bytes: weights as printed. activations_bytes: the profile run's peak; warm_up_bytes: what the sampler takes
     beyond it for a moment once the pool is allocated. compiled_saves_bytes: of the peak, where kernels are at hand.
     budget_bytes: 0 where the pool is fixed. blocks: of the pool. sequences_to_hold: of which each must have a block,
-    or it does not start; startable_sequences: how many surely have, where it does not start for that alone.
+    or it does not start; startable_sequences: how many surely have.
     max_context_tokens: the longest sequence that they hold. refusal: why the budget cannot be had, or nothing;
-    may_start: there is none, or it is within the error.
+    may_start: there is none, or it is within the error. starts_later: within it only with what kernels at hand save.
+    most_running: sequences at once.
     """
 
     loaded_bytes: int
@@ -132,6 +163,8 @@ class _Terms(NamedTuple):
     may_start: bool = True
     sequences_to_hold: int = 0
     startable_sequences: int | None = None
+    starts_later: bool = False
+    most_running: int = 0
 
 
 class Moments(NamedTuple):
@@ -149,7 +182,7 @@ def moments(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSe
     """The parts of activations, graphs and runtime, in bytes; arguments as for `footprint`."""
     prepared = _prepared_for(model, gpu, workload, settings)
     tokens, sequences = _batch(prepared, gpu, workload, settings)
-    return _moments(prepared, gpu, settings, tokens, sequences)
+    return _moments(prepared, gpu, settings, _PassSize(tokens, sequences, workload.context_tokens))
 
 
 def parts(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings) -> tuple[Part, ...]:
@@ -166,35 +199,53 @@ def parts(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSett
     )
 
 
-def _moments(prepared: _Prepared, gpu: Gpu, settings: EngineSettings, tokens: int, sequences: int) -> Moments:
+class _PassSize(NamedTuple):
+    """Tokens of a pass, sequences at once, and the longest of them; the last is 0 where it decides nothing."""
+
+    tokens: int
+    sequences: int
+    context_tokens: int
+
+
+def _moments(prepared: _Prepared, gpu: Gpu, settings: EngineSettings, size: _PassSize) -> Moments:
+    tokens, sequences, context_tokens = size
     tables = engine_tables()[NAME]
     capability = gpu.compute_capability or _vllm_budget.HOPPER
     processors = tables["processors"].get(f"{capability[0]}.{capability[1]}", tables["processors"]["9.0"])
-    run = Batch(tokens, sequences, processors, compiled=not settings.enforce_eager)
-    encoder = encoder_run(prepared.facts, prepared.rules, tokens, settings.tensor_parallel)
+    run = Batch(
+        tokens, sequences, processors, compiled=not settings.enforce_eager, context_tokens=context_tokens
+    )
+    encoder = encoder_run(prepared.facts, prepared.rules, tokens, settings.tensor_parallel, context_tokens)
     captured = NO_GRAPHS
     if not settings.enforce_eager:
         captured = graphs(
-            prepared.facts, gpu, prepared.rules, tables["graphs"], tokens=tokens, sequences=sequences
-        )
+            prepared.facts, gpu, prepared.rules, tables["graphs"], tokens=tokens, sequences=sequences,
+            context_tokens=context_tokens,
+        )  # fmt: skip
     peak = activations(prepared.facts, prepared.rules, tables["activations"], run, encoder)
-    tried = bool(captured.captures) and not runs_in_second_runner(prepared.facts, prepared.rules)
-    outside = prepared.graph_trial_non_torch_bytes if tried else prepared.non_torch_bytes
+    if settings.enforce_eager:
+        outside = prepared.eager_non_torch_bytes
+    elif captured.captures and not runs_in_second_runner(prepared.facts, prepared.rules):
+        outside = prepared.graph_trial_non_torch_bytes
+    else:
+        outside = prepared.non_torch_bytes
     return Moments(run, encoder, peak, captured, prepared.context_bytes, outside)
 
 
 def _terms(prepared: _Prepared, gpu: Gpu, workload: Workload, settings: EngineSettings) -> _Terms:
     """The division for one batch and one set of flags; remembered, since most contexts share it."""
     tokens, sequences = _batch(prepared, gpu, workload, settings)
+    grows = prepared.sparse or grows_with_context(prepared.facts)
+    longest = workload.context_tokens if grows else 0
     key = (
         gpu.memory_bytes, tokens, sequences, settings.memory_fraction, settings.kv_cache_memory_bytes,
-        settings.enforce_eager,
+        settings.enforce_eager, longest,
     )  # fmt: skip
     found = prepared.terms.get(key)
     if found is None:
         if len(prepared.terms) >= _facts.MOST_TERMS:
             prepared.terms.clear()
-        opened = _moments(prepared, gpu, settings, tokens, sequences)
+        opened = _moments(prepared, gpu, settings, _PassSize(tokens, sequences, longest))
         divided = _divide(prepared, gpu, settings, opened)
         found = prepared.terms[key] = _with_pool(
             prepared, gpu, _with_errors(prepared, gpu, settings, divided, opened)
@@ -214,9 +265,11 @@ def _with_errors(
         runtime_bytes=terms.runtime_bytes,
         sequences=opened.batch.sequences,
         grouped=settings.tensor_parallel > 1 and _vllm_budget.nvlinked(gpu),
+        grouped_cards=settings.tensor_parallel > 1 and not _vllm_budget.nvlinked(gpu),
         second_runner=runs_in_second_runner(prepared.facts, prepared.rules),
-        budgeted=terms.fraction is not None,
-        graphs_counted=counts_graphs(prepared.facts, prepared.rules),
+        small_fp4=prepared.small_fp4,
+        budgeted=terms.fraction is not None and bool(prepared.pool.groups),
+        graphs_counted=counts_graphs(prepared.facts, prepared.rules, gpu.vendor),
     )
     error = _vllm_budget.uncertainty(prepared.rules, prepared.uncertainty, parts)
     return terms._replace(uncertainty_bytes=error.free_bytes, pool_uncertainty_bytes=error.pool_bytes)
@@ -227,18 +280,24 @@ def _with_pool(prepared: _Prepared, gpu: Gpu, terms: _Terms) -> _Terms:
     has_pool = bool(prepared.pool.groups)
     blocks = max(terms.pool_bytes, 0) // prepared.pool.bytes_per_block if has_pool else 1
     refusal, short, error = _refusal_of_budget(prepared, gpu, terms)
+    of_pool = not refusal or (terms.pool_bytes <= 0 and has_pool)
     startable = None
-    if not refusal and terms.sequences_to_hold > blocks:
-        refusal, short = _too_few_blocks(terms.sequences_to_hold, blocks, prepared.pool.bytes_per_block)
-        error = terms.pool_uncertainty_bytes + terms.compiled_saves_bytes
-        startable = max(0, terms.pool_bytes - terms.pool_uncertainty_bytes) // prepared.pool.bytes_per_block
+    if terms.sequences_to_hold:
+        block_bytes = prepared.pool.bytes_per_block
+        startable = max(0, terms.pool_bytes - terms.pool_uncertainty_bytes) // block_bytes
+        if of_pool and terms.sequences_to_hold > blocks:
+            refusal = refusal or _too_few_blocks(terms.sequences_to_hold, blocks)
+            short = terms.sequences_to_hold * block_bytes - terms.pool_bytes
+            error = terms.pool_uncertainty_bytes
+    saved = terms.compiled_saves_bytes if of_pool else 0
     return terms._replace(
         blocks=blocks,
         max_context_tokens=longest_context(
             prepared.pool, blocks, terms.in_flight_tokens, prepared.context_limit_tokens
         ),
         refusal=refusal,
-        may_start=short <= error,
+        may_start=short <= error + saved,
+        starts_later=error < short <= error + saved,
         startable_sequences=startable,
     )
 
@@ -253,10 +312,12 @@ def _divide(prepared: _Prepared, gpu: Gpu, settings: EngineSettings, opened: Mom
     if settings.kv_cache_memory_bytes is None:
         fraction = settings.memory_fraction or prepared.rules["memory_fraction"]
         budget = math.ceil(gpu.memory_bytes * fraction)
-        counted = captured if counts_graphs(facts, prepared.rules) else 0
+        counted = captured if counts_graphs(facts, prepared.rules, gpu.vendor) else 0
         pool = budget - weights - non_torch - peak - counted
     else:
         pool = settings.kv_cache_memory_bytes
+    if not prepared.pool.groups:  # an encoder: nothing is profiled, nothing kept (`v1/engine/core.py`)
+        pool = 0
     return _Terms(
         loaded_bytes=weights,
         runtime_bytes=runtime,
@@ -270,6 +331,7 @@ def _divide(prepared: _Prepared, gpu: Gpu, settings: EngineSettings, opened: Mom
         fraction=fraction,
         in_flight_tokens=prepared.rules["in_flight_batches"] * opened.batch.tokens,
         sequences_to_hold=_sequences_to_hold(facts, prepared.rules, opened),
+        most_running=opened.batch.sequences,
     )
 
 
@@ -281,7 +343,9 @@ def _report(
     refusal: str,
     *,
     may_start: bool,
+    starts_later: bool,
     counted: bool,
+    unsure_bytes: int,
 ) -> Footprint:
     loaded = terms.loaded_bytes
     weights = prepared.facts.tensor_bytes if terms.fraction is None else loaded
@@ -308,10 +372,13 @@ def _report(
         sized.sequences,  # max_sequences
         not refusal,  # starts
         refusal,
-        terms.uncertainty_bytes + terms.warm_up_bytes,
+        unsure_bytes,  # uncertainty_bytes
         terms.pool_uncertainty_bytes,
         may_start,
         terms.startable_sequences,
+        0,  # workload_state_bytes
+        terms.most_running,
+        starts_later,
     )
 
 
@@ -332,6 +399,8 @@ def _batch(prepared: _Prepared, gpu: Gpu, workload: Workload, settings: EngineSe
         sequences = settings.max_num_seqs
     if settings.max_num_batched_tokens:
         return settings.max_num_batched_tokens, min(sequences, settings.max_num_batched_tokens)
+    if prepared.facts.whole_prompts:  # no chunked prefill: `engine/arg_utils.py`
+        tokens = max(tokens, workload.context_tokens)
     tokens = max(tokens, prepared.least_batch_tokens)
     tokens = max(1, min(tokens, sequences * workload.context_tokens))
     return tokens, min(sequences, tokens)
@@ -339,7 +408,19 @@ def _batch(prepared: _Prepared, gpu: Gpu, workload: Workload, settings: EngineSe
 
 def _prepare(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: str) -> _Prepared:
     constants = rules(NAME, settings.version)
+    outside = partial(
+        _vllm_budget.non_torch_bytes,
+        constants,
+        gpu,
+        settings.tensor_parallel,
+        stages=settings.pipeline_parallel,
+    )
     facts = _facts.gather(model, gpu, settings, kv_type)
+    if not facts.writes_text:  # not scheduled ahead: `config/vllm.py`, "asynchronous scheduling ... pooling"
+        constants = {**constants, "in_flight_batches": 1}
+    sparse = any(kind.name == "indexer" for kind in facts.kinds)
+    if sparse and kv_type.startswith("fp8") and _raw_sparse(gpu, settings.version, kv_type):
+        facts = _facts.raw_latent(facts)
     pool = build_pool(
         facts.kinds,
         PoolRules(
@@ -350,6 +431,7 @@ def _prepare(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: st
             latent_block_tokens=_latent_block_tokens(gpu, kv_type),
             kda_checkpoint_blocks=constants["kda_checkpoint_blocks"],
             in_flight_batches=constants["in_flight_batches"],
+            pages_by_bytes=constants["compressed_pages_by_bytes"],
         ),
     )
     return _Prepared(
@@ -361,15 +443,38 @@ def _prepare(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: st
         context_bytes=_vllm_budget.context_bytes(
             constants, gpu, settings.tensor_parallel, mixture=facts.mixture
         ),
-        non_torch_bytes=_vllm_budget.non_torch_bytes(constants, gpu, settings.tensor_parallel),
-        graph_trial_non_torch_bytes=_vllm_budget.non_torch_bytes(
-            constants, gpu, settings.tensor_parallel, graphs_profiled=True
-        ),
+        non_torch_bytes=outside(),
+        graph_trial_non_torch_bytes=outside(graphs_profiled=True),
+        eager_non_torch_bytes=outside(compiled=False),
         context_limit_tokens=model.architecture.context_limit_tokens or LONGEST_CONTEXT_TOKENS,
         least_batch_tokens=least_batch_tokens(facts, constants),
+        small_fp4=_vllm_budget.in_small_fp4(model, gpu),
+        sparse=_vllm_budget.indexer_logits_bytes(facts.kinds, 1, LONGEST_CONTEXT_TOKENS) > 0,
         uncertainty=engine_tables()[NAME]["uncertainty"],
         terms={},
     )
+
+
+def _raw_sparse(gpu: Gpu, version: str, kv_type: str) -> bool:
+    """Whether the sparse MLA kernel keeps FP8 entries without scales, FlashInfer's instead of FlashMLA's.
+
+    Source: vLLM 0.33 `platforms/cuda.py _get_backend_priorities`: on Blackwell FlashInfer's comes first for an FP8
+    cache (vllm-project/vllm pull request 37252, in 0.19); FlashMLA's knows "fp8", not "fp8_e4m3"
+    (`v1/attention/backends/mla/flashmla_sparse.py`), so on Hopper the files' wish falls to
+    `flashinfer_mla_sparse_sm90.py` (0.32).
+    """
+    major = (gpu.compute_capability or _vllm_budget.HOPPER)[0]
+    if major == BLACKWELL[0]:
+        return version_tuple(version) >= _RAW_SPARSE_BLACKWELL
+    return (
+        major == _vllm_budget.HOPPER[0]
+        and kv_type == "fp8_e4m3"
+        and version_tuple(version) >= _RAW_SPARSE_HOPPER
+    )
+
+
+_RAW_SPARSE_BLACKWELL = (0, 19)
+_RAW_SPARSE_HOPPER = (0, 32)
 
 
 def _latent_block_tokens(gpu: Gpu, kv_type: str) -> int:
@@ -392,10 +497,11 @@ def _refusal_of_budget(prepared: _Prepared, gpu: Gpu, terms: _Terms) -> tuple[st
             f"free memory at start ({at_start / gib:.2f} GiB) is less than the desired GPU memory utilization "
             f"({terms.budget_bytes / gib:.2f} GiB)"
         )
-        return reason, terms.budget_bytes - at_start, terms.uncertainty_bytes
-    if terms.pool_bytes <= 0:
+        error = min(terms.uncertainty_bytes, prepared.context_bytes - 1)  # no CUDA context takes nothing
+        return reason, terms.budget_bytes - at_start, error
+    if terms.pool_bytes <= 0 and prepared.pool.groups:
         reason = "no available memory for the cache blocks: weights and activations fill the engine's budget"
-        return reason, -terms.pool_bytes, terms.pool_uncertainty_bytes + terms.compiled_saves_bytes
+        return reason, -terms.pool_bytes, terms.pool_uncertainty_bytes
     free = terms.free_bytes - terms.warm_up_bytes
     if free < 0:
         reason = f"out of memory: {-free / gib:.2f} GiB more than the GPU has"
@@ -417,13 +523,12 @@ def _sequences_to_hold(facts: _facts.Facts, constants: dict[str, Any], opened: M
     return opened.batch.sequences if any(kind.state_bytes for kind in facts.kinds) else 0
 
 
-def _too_few_blocks(sequences: int, blocks: int, block_bytes: int) -> tuple[str, int]:
-    """The refusal of more sequences than blocks of recurrent state, and the bytes it is short of."""
-    reason = (
+def _too_few_blocks(sequences: int, blocks: int) -> str:
+    """The refusal of more sequences than blocks of recurrent state."""
+    return (
         f"max_num_seqs ({sequences}) exceeds available Mamba cache blocks ({blocks}): "
         f"lower --max-num-seqs to at most {blocks}"
     )
-    return reason, (sequences - blocks) * block_bytes
 
 
 def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -> tuple[str, ...]:
@@ -448,6 +553,5 @@ def launch_argv(model_name: str, workload: Workload, settings: EngineSettings) -
         argv += ["--max-num-batched-tokens", str(settings.max_num_batched_tokens)]
     if settings.max_num_seqs:
         argv += ["--max-num-seqs", str(settings.max_num_seqs)]
-    if settings.enforce_eager:
-        argv.append("--enforce-eager")
-    return tuple(argv)
+    switches = (("--enforce-eager", settings.enforce_eager), ("--language-model-only", settings.text_only))
+    return (*argv, *(switch for switch, given in switches if given))

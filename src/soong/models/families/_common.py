@@ -22,6 +22,11 @@ DTYPES = {
     "fp16": "float16",
 }
 
+PICKED_NUMBERS = 2
+"""The place of a picked token, in 16-bit numbers: an int32. Source: vLLM 0.33 `models/deepseek_v32/nvidia/model.py`,
+`models/deepseek_v4/nvidia/model.py` topk_indices_buffer, one for all layers.
+"""
+
 
 class Base(Struct, frozen=True, gc=False):
     """The sizes that every decoder has."""
@@ -124,7 +129,8 @@ def architecture(
     **more: Any,
 ) -> Architecture:
     """The finished value; `more` holds what only some families set."""
-    names = config.texts("architectures")
+    names, rotary_bytes = config.texts("architectures"), more.pop("rotary_bytes", None)
+    more.setdefault("input_buffer_numbers", PICKED_NUMBERS * config.integer("index_topk", default=0))
     return Architecture(
         name=more.pop("name", None) or (names[0] if names else config.text("model_type")),
         model_type=config.text("model_type"),
@@ -134,8 +140,10 @@ def architecture(
         vocab_size=base.vocab_size,
         intermediate_size=more.pop("intermediate_size", base.intermediate_size),
         attention_heads=heads,
-        rotary_bytes=more.pop("rotary_bytes", None) or rotary_table_bytes(config),
-        early_rotary_bytes=more.pop("early_rotary_bytes", None) or early_rotary_table_bytes(config),
+        rotary_bytes=rotary_bytes or rotary_table_bytes(config),
+        early_rotary_bytes=more.pop("early_rotary_bytes", None)
+        or rotary_bytes
+        or early_rotary_table_bytes(config),
         weights=weights,
         caches=caches,
         **more,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from msgspec.structs import replace
-
+from soong.models.architecture import AttentionCache
 from soong.models.families import _common, _heads, _parts
 
 if TYPE_CHECKING:
@@ -20,8 +19,6 @@ ROTARY_TYPES = frozenset({"nomic_bert", "new", "gte"})
 GTE_TYPES = frozenset({"new", "gte"})
 GATES = frozenset({"silu", "swiglu", "geglu"})
 """Activations with a gate: vLLM 0.33 `models/bert_with_rope.py` BertWithRopeBlock."""
-
-CACHE_SCALES = 4
 
 MODERN_DEFAULTS = {"hidden_size": 768, "intermediate_size": 1152, "num_hidden_layers": 22}
 BERT_DEFAULTS = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
@@ -60,7 +57,12 @@ def read(config: Config) -> Architecture:
     )
     heads = config.integer("num_attention_heads", "n_head", default=12, least=1)
     weights += _head(encoder, base.vocab_size)
-    return _common.architecture(config, base, heads=heads, weights=tuple(weights), caches=())
+    size = encoder.hidden // heads
+    # vLLM keeps nothing of a text; SGLang makes its layers a pool all the same.
+    cache = AttentionCache(
+        layers=0, kv_heads=heads, key_dim=size, value_dim=size, idle_layers=len(encoder.layers)
+    )
+    return _common.architecture(config, base, heads=heads, weights=tuple(weights), caches=(cache,))
 
 
 def _open(config: Config, defaults: dict[str, int]) -> Encoder:
@@ -112,12 +114,9 @@ def _attention(
         weights += _parts.linear(
             f"{path}.{name}", rows, hidden, "attention", "column", layers=layers, bias=bias
         )
-    # Scales of a cache that an encoder never fills, though vLLM's layer has them: `layers/attention`.
-    scales = _parts.vector(f"{path}.scales", CACHE_SCALES, "attention", layers=layers, dtype="float32")
     return [
         *weights,
         *_parts.linear(out, hidden, hidden, "attention", "row", layers=layers, bias=bias),
-        replace(scales, stored=False),
     ]
 
 

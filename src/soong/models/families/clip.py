@@ -11,7 +11,7 @@ from soong.models.architecture import AttentionCache
 from soong.models.families import _common, _parts, _towers
 
 if TYPE_CHECKING:
-    from soong.models.architecture import Architecture, Cache, Weight
+    from soong.models.architecture import Architecture, Cache, Part, Weight
     from soong.models.config_json import Config
 
 CLIP_TEXT = {"hidden": 512, "inner": 2048, "depth": 12, "heads": 8}
@@ -60,7 +60,7 @@ def _text(text: Config, size: _towers.Sizes, base: _common.Base, *, clip: bool) 
     if clip:
         return weights
     out = text.integer("projection_size", default=hidden, least=1)
-    return [*weights, *_plain(f"{path}.head", out, hidden, bias=True)]
+    return [*weights, *_plain(f"{path}.head", out, hidden, bias=True, part="other")]
 
 
 def _vision(config: Config, vision: Config, text_size: int, *, clip: bool) -> list[Weight]:
@@ -78,7 +78,7 @@ def _vision(config: Config, vision: Config, text_size: int, *, clip: bool) -> li
     width = vision.integer("hidden_size", default=768, least=1)
     return [
         *tower,
-        *_plain("text_projection", out, text_size, bias=False),
+        *_plain("text_projection", out, text_size, bias=False, part="other"),
         *_plain("visual_projection", out, width, bias=False),
     ]
 
@@ -89,6 +89,6 @@ def _pooled_shard(weight: Weight) -> Any:
     return "row" if weight.path.endswith("fc2") else "column"
 
 
-def _plain(path: str, rows: int, columns: int, *, bias: bool) -> list[Weight]:
-    weights = [_parts.matrix(path, (rows, columns), "projector")]
-    return [*weights, _parts.vector(f"{path}.bias", rows, "projector")] if bias else weights
+def _plain(path: str, rows: int, columns: int, *, bias: bool, part: Part = "projector") -> list[Weight]:
+    weights = [_parts.matrix(path, (rows, columns), part)]
+    return [*weights, _parts.vector(f"{path}.bias", rows, part)] if bias else weights

@@ -140,10 +140,10 @@ def _experts(prefix: str, config: Config, layers: Layers, hashed: int) -> list[W
         names=("w1", "w3", "w2"),
     )
     if shared:
-        path = f"{prefix}.shared_experts"
-        weights += _parts.linear(f"{path}.w1", shared, hidden_size, "mlp", "column", layers=layers)
-        weights += _parts.linear(f"{path}.w3", shared, hidden_size, "mlp", "column", layers=layers)
-        weights += _parts.linear(f"{path}.w2", hidden_size, shared, "mlp", "row", layers=layers)
+        # Named as in vLLM's class, which is what quantization configs are matched with; w1, w3, w2 in the checkpoint.
+        weights += _parts.gated_mlp(
+            f"{prefix}.shared_experts", hidden_size=hidden_size, intermediate_size=shared, layers=layers
+        )
     return weights
 
 

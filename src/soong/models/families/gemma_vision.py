@@ -50,11 +50,11 @@ def read(config: Config) -> Architecture:
         return _multimodal.joined(config, text, _unified(config, text.hidden_size))
     if kind == "diffusion_gemma":
         text = _multimodal.read_text(config, section, prefix="model", model_type="diffusion_gemma_text")
-        extra = [*_self_conditioning(config, text), *_towers_of_gemma_4(config, text.hidden_size)]
+        extra = [*_self_conditioning(config, text), *towers_of_gemma_4(config, text.hidden_size)]
         return _multimodal.joined(config, text, extra)
     if kind == "gemma4":
         text = _multimodal.read_text(config, section, prefix="model.language_model", model_type="gemma4_text")
-        return _multimodal.joined(config, text, _towers_of_gemma_4(config, text.hidden_size))
+        return _multimodal.joined(config, text, towers_of_gemma_4(config, text.hidden_size))
     default = "gemma3_text" if kind in GEMMA_3 else "gemma"
     text = _multimodal.read_text(
         config, section, prefix="language_model.model", model_type=section.text("model_type", default)
@@ -114,7 +114,8 @@ def _self_conditioning(config: Config, text: Architecture) -> list[Weight]:
     ]
 
 
-def _towers_of_gemma_4(config: Config, text_size: int) -> list[Weight]:
+def towers_of_gemma_4(config: Config, text_size: int) -> list[Weight]:
+    """Gemma 4's towers with their projections: those that the config describes."""
     weights: list[Weight] = []
     if "vision_config" in config:
         vision = config.section("vision_config")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec.structs import replace
+
 from soong.models.architecture import AttentionCache
 from soong.models.config_json import Config
 from soong.models.families import _common, _multimodal, _parts, _towers
@@ -44,8 +46,21 @@ def read(config: Config) -> Architecture:
         return _read_mllama(config)
     section = _multimodal.text_section(config)
     text = _multimodal.read_text(config, section, prefix="language_model.model", model_type="llama4_text")
-    vision = config.section("vision_config") if "vision_config" in config else LLAMA_4_TOWER
-    return _multimodal.joined(config, text, tower_4(vision, text.hidden_size), head="language_model.lm_head")
+    if "vision_config" in config:
+        tower = tower_4(config.section("vision_config"), text.hidden_size)
+    else:
+        tower = _unsaid_tower_4(text.hidden_size)
+    return _multimodal.joined(config, text, tower, head="language_model.lm_head")
+
+
+def _unsaid_tower_4(text_size: int) -> list[Weight]:
+    """What the files hold where the config does not say, and what an engine builds then: its class's defaults."""
+    held = tower_4(LLAMA_4_TOWER, text_size)
+    built = tower_4(Config({"vision_output_dim": 7680}, "vision_config"), text_size)
+    return [
+        *(replace(weight, served=False) for weight in held),
+        *(replace(weight, stored=False) for weight in built),
+    ]
 
 
 def tower_4(vision: Config, text_size: int) -> list[Weight]:

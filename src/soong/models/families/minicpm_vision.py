@@ -42,7 +42,10 @@ def read(config: Config) -> Architecture:
     positions = SIDE_PATCHES**2 + (VIDEO_POSITIONS if version == "4.5" else 0)
     tables = 2 * positions * text.hidden_size
     return replace(
-        model, rotary_bytes=model.rotary_bytes + tables, early_rotary_bytes=model.early_rotary_bytes + tables
+        model,
+        rotary_bytes=model.rotary_bytes + tables,
+        early_rotary_bytes=model.early_rotary_bytes + tables,
+        tower_tables_bytes=tables,
     )
 
 

@@ -49,8 +49,8 @@ def read(config: Config) -> Architecture:
         *_towers.two_linears(
             prefix, merged, hidden, hidden, split=False, names=("img_projection.0", "img_projection.2")
         ),
-        # vLLM's class makes a second embedding beside the language model's own: `phi3v.py` embed_tokens.
-        replace(_parts.embedding("embed_tokens", text.vocab_size, hidden), stored=False),
+        # vLLM's tower makes a second embedding beside the language model's own: `phi3v.py` embed_tokens.
+        replace(_parts.embedding("embed_tokens", text.vocab_size, hidden), part="vision", stored=False),
         _towers.table(f"{prefix}.glb_GN", (1, 1, merged), "projector"),
         _towers.table(f"{prefix}.sub_GN", (1, 1, 1, merged), "projector"),
     ]

@@ -61,6 +61,7 @@ def _with_positions(whole: Architecture, audio: Config, text: Architecture) -> A
         whole,
         rotary_bytes=text.rotary_bytes + sines,
         early_rotary_bytes=whole.early_rotary_bytes + sines,
+        tower_tables_bytes=sines,
     )
 
 

@@ -8,7 +8,7 @@ import msgspec
 
 Kind = Literal[
     "fp8_tensor", "fp8_channel", "fp8_block", "mxfp8", "int8_channel", "packed", "gptq", "awq",
-    "nvfp4", "mxfp4", "bnb_4bit", "bnb_8bit", "mlx", "bits",
+    "nvfp4", "mxfp4", "bnb_4bit", "bnb_8bit", "mlx", "torchao", "bits",
 ]  # fmt: skip
 """The layouts that repositories use.
 
@@ -17,6 +17,7 @@ mxfp8, mxfp4: OCP microscaling, one 8-bit exponent for 32 numbers.
 nvfp4: one 8-bit float for 16 numbers, and one more a matrix.
 int8_channel: integers with one scale an output row. packed: compressed-tensors' integers in 32-bit words.
 gptq, awq: integers in 32-bit words with zero points. bnb_4bit, bnb_8bit: bitsandbytes. mlx: Apple's.
+torchao: two integers a byte, with a 16-bit scale and zero point a group.
 bits: only the mean bits of a number are known (EXL2, BitNet, HQQ and others).
 """
 
@@ -112,7 +113,7 @@ def _beside_bytes(form: Format, rows: int, columns: int) -> int:
         extra = _integer_extras(form, rows, columns)
     elif kind.startswith("bnb"):
         extra = _bitsandbytes_extras(form, rows, columns)
-    elif kind == "mlx":
+    elif kind in {"mlx", "torchao"}:
         extra = rows * groups(form, columns) * 2 * form.scale_bytes  # a scale and a bias
     else:
         extra = 0

@@ -43,6 +43,8 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         exactly: the names that the list spells in full, for engines that compare nothing else.
         assumed: the format was not read from a repository but assumed of a name such as "int4".
         named: the files name the method as vLLM's loader looks for it; where they do not, it builds 16-bit layers.
+        algorithm: ModelOpt's own word for the layout, by which engines refuse; "" for other methods.
+        unread: how the method stores matrices is not known here: bytes are those of 16-bit tensors.
     """
 
     method: str
@@ -58,6 +60,8 @@ class Quantization(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     exactly: frozenset[str] = frozenset()
     assumed: bool = False
     named: bool = True
+    algorithm: str = ""
+    unread: bool = False
 
     @property
     def compute(self) -> Compute:

@@ -23,6 +23,9 @@ DTYPE_LABELS = {"float32": "FP32", "float16": "FP16", "bfloat16": "BF16"}
 
 SECTIONS = ("quantization_config", "compression_config", "quantization")
 
+MODELOPT_WORDS = frozenset({"", "modelopt-fp4", "modelopt-mixed", "modelopt-fp8", "modelopt-mxfp8"})
+"""Words of `quant_method` that leave the layout to `quant_algo`; with none at all ModelOpt is meant too."""
+
 _LATER_EXPERT = r"\.experts\.[1-9]"
 """All experts of a layer are stored alike: the first speaks for them."""
 
@@ -127,7 +130,7 @@ def _section(config: Config) -> Config | None:
 def _method(section: Config) -> str:
     stated = section.text("quant_method").lower().replace("_", "-")
     producer = section.values.get("producer")
-    if section.text("quant_algo") and stated in {"", "modelopt-fp4", "modelopt-mixed", "modelopt-fp8"}:
+    if section.text("quant_algo") and stated in MODELOPT_WORDS:
         return "modelopt"
     if stated:
         return {"fbgemm-fp8": "fbgemm_fp8", "awq-marlin": "awq", "gptq-marlin": "gptq"}.get(stated, stated)
@@ -372,6 +375,8 @@ def _modelopt(section: Config, method: str, dtype: str) -> Quantization:
         rules=rules,
         kv_cache_dtype=_kv_dtype(section),
         covers_head=True,
+        algorithm=algorithm.upper(),
+        unread=bool(algorithm) and default is None and not layers and algorithm.upper() != "MIXED_PRECISION",
     )
 
 
@@ -504,13 +509,58 @@ def _bitnet(section: Config, method: str, dtype: str) -> Quantization:
     return Quantization(method=method, label=default.label, dtype=dtype, default=default, rules=rules)
 
 
+def _torchao(section: Config, method: str, dtype: str) -> Quantization:
+    """PyTorch's torchao: linear layers alone, neither experts nor the output projection.
+
+    Source: vLLM 0.33 `quantization/torchao.py`; the names of torchao 0.18 `quantization/quant_api.py`.
+    """
+    stated = section.section("quant_type").section("default")
+    named = stated.section("_data").section("module_fqn_to_config")
+    every = named.section("_default") if named.values else stated
+    default = _torchao_form(every)
+    rules = [*_plain_rule(section.texts("modules_to_not_convert")), Rule(Names([_ROUTED]), None)]
+    unread = default is None and bool(every.values)
+    for name, own in named.values.items():
+        if name != "_default":
+            form = _torchao_form(named.section(name)) if isinstance(own, dict) else None
+            unread = unread or (form is None and isinstance(own, dict))
+            rules.append(Rule(Names([name]), form))
+    return Quantization(
+        method=method,
+        label=_label([default, *(rule.form for rule in rules)]) or "torchao",
+        dtype=dtype,
+        default=default,
+        rules=tuple(rules),
+        covers_towers=True,
+        unread=unread,
+    )
+
+
+_ROUTED = "re:.*\\.experts(\\.|$)"
+
+
+def _torchao_form(stated: Config) -> Format | None:
+    """The layout that a configuration class of torchao's makes; None for one that is not known here."""
+    kind, data = stated.text("_type"), stated.section("_data")
+    if kind == "Int4WeightOnlyConfig":
+        group = data.integer("group_size", default=128, least=1)
+        return Format(kind="torchao", bits=4, label="INT4 (torchao)", group=group)
+    if kind in {"Int8WeightOnlyConfig", "Int8DynamicActivationInt8WeightConfig"}:
+        return Format(kind="int8_channel", bits=8, label="INT8 (torchao)", scale_bytes=4)
+    if kind in {"Float8WeightOnlyConfig", "Float8DynamicActivationFloat8WeightConfig"}:
+        a_row = "PerRow" in str(data.values.get("granularity")) or kind == "Float8WeightOnlyConfig"
+        form = FP8_CHANNEL if a_row else FP8_TENSOR
+        return msgspec.structs.replace(form, scale_bytes=4, label="FP8 (torchao)")
+    return None
+
+
 def _other(section: Config, method: str, dtype: str) -> Quantization:
     """A method that soong does not know: its bits where stated, else 16-bit tensors (never too small)."""
     bits = next(
         (section.number(key, 0.0) for key in ("bits", "w_bit", "nbits", "num_bits") if key in section), 0.0
     )
     if not 0 < bits < 16:
-        return Quantization(method=method, label=method.upper(), dtype=dtype)
+        return Quantization(method=method, label=method.upper(), dtype=dtype, unread=True)
     form = Format(kind="bits", bits=bits, label=f"{bits:g}-bit ({method})")
     rules = _plain_rule(section.texts("modules_to_not_convert"))
     return Quantization(method=method, label=form.label, dtype=dtype, default=form, rules=rules)
@@ -533,4 +583,5 @@ _READERS: dict[str, Callable[[Config, str, str], Quantization]] = {
     "exl2": _exl2,
     "exl3": _exl2,
     "bitnet": _bitnet,
+    "torchao": _torchao,
 }
