@@ -6,10 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from soong.gpus.catalogue import find_gpu
+from soong.memory import engines
 from soong.memory.engines._vllm_pool import PoolRules, build_pool
+from soong.memory.footprint import EngineSettings, Workload
 from soong.memory.kv_cache import layer_kinds
 from soong.models.config_json import Config
 from soong.models.families import read_architecture
+from soong.models.resolve import resolve
+from soong.plan.candidates import served_model
 
 if TYPE_CHECKING:
     from soong.models.architecture import Architecture
@@ -90,3 +95,36 @@ def test_groups_counted_by_their_bytes_before_0_26(
     blocks = int(pool_gib * 2**30) // pool.bytes_per_block
     tokens = blocks / pool.blocks_per_sequence(context, in_flight_tokens) * context
     assert tokens == pytest.approx(printed, rel=0.0005)
+
+
+@pytest.mark.parametrize(
+    ("version", "ranks", "kv_dtype", "pool_bytes", "context", "batch_tokens", "tokens", "within"),
+    [
+        ("0.22.0", 2, "fp8", int(32.08 * 2**30), 131_072, 8192, 1_247_687, 5e-4),
+        ("0.25.1", 2, "fp8", int(29.07 * 2**30), 4096, 16384, 82_301, 5e-4),
+        ("0.32.0", 8, "bfloat16", POOL_BYTES, 32_768, 8192, 206_197, 0),
+    ],
+)
+def test_which_versions_count_groups_by_their_bytes(
+    version: str,
+    ranks: int,
+    kv_dtype: str,
+    pool_bytes: int,
+    context: int,
+    batch_tokens: int,
+    tokens: int,
+    within: float,
+) -> None:
+    """The same figures by the engine's version: logs of 0.22 and 0.23, and 0.32's own planner."""
+    model = served_model(resolve("deepseek-v4-flash", allow_network=False))
+    assert model is not None
+    settings = EngineSettings(
+        name="vllm",
+        version=version,
+        tensor_parallel=ranks,
+        kv_cache_memory_bytes=pool_bytes,
+        max_num_batched_tokens=batch_tokens,
+    )
+    load = Workload(context_tokens=context, kv_dtype=kv_dtype)
+    found = engines.footprint(model, find_gpu("h200-141gb-sxm5"), load, settings)
+    assert found.kv_pool_tokens == pytest.approx(tokens, rel=within)

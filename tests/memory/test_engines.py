@@ -10,6 +10,7 @@ from msgspec.structs import replace
 from soong.errors import UsageError
 from soong.gpus.gpu import Gpu
 from soong.memory import engines
+from soong.memory.engines._constants import rules, version_tuple
 from soong.memory.footprint import EngineSettings, Footprint, ServedModel, Workload
 from soong.models.config_json import Config
 from soong.models.families import read_architecture
@@ -296,3 +297,9 @@ def test_models_stored_in_32_bits_keep_their_cache_in_16() -> None:
         served("wide", torch_dtype="float32"), a_gpu(), Workload(context_tokens=4096), with_engine("vllm")
     )
     assert found.kv_bytes_per_token == 131072
+
+
+@pytest.mark.parametrize(("short", "whole"), [("0.33", "0.33.0"), ("0.20", "0.20.0"), ("0.11", "0.11.0")])
+def test_a_version_of_two_numbers_is_the_first_of_its_patches(short: str, whole: str) -> None:
+    assert version_tuple(short) == version_tuple(whole)
+    assert rules("vllm", short) == rules("vllm", whole)

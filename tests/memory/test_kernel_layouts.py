@@ -11,11 +11,14 @@ import pytest
 from soong.gpus.catalogue import find_gpu
 from soong.memory import engines
 from soong.memory.dividing import tensor_parallel_problem, version_tuple
+from soong.memory.engines import _sglang_experts
 from soong.memory.footprint import EngineSettings, ServedModel
 from soong.memory.weights import WeightShare, weights_per_gpu
 from soong.models.config_json import Config
 from soong.models.families import read_architecture
 from soong.models.quantization import Quantization, read_quantization, uniform
+from soong.models.resolve import resolve
+from soong.plan.candidates import served_model
 
 GOLDEN: dict[str, Any] = tomllib.loads(
     (Path(__file__).parents[1] / "golden" / "quantised_layouts.toml").read_text("utf-8")
@@ -212,3 +215,36 @@ def test_room_for_the_features_of_several_layers_is_loaded_too(ranks: int, versi
 )
 def test_versions_as_engines_spell_them(text: str, version: tuple[int, ...]) -> None:
     assert version_tuple(text) == version
+
+
+@pytest.mark.parametrize(("version", "width"), [("0.26.0", 512), ("0.27.0", 384)])
+def test_experts_of_tensorrt_are_filled_up_to_128_since_0_27(version: str, width: int) -> None:
+    """`layers/fused_moe/oracle/mxfp4.py` (256 in 0.26): DeepSeek-V4-Pro's 3,072 ÷ 8 = 384; 61 layers of 384 experts."""
+    model = served_model(resolve("deepseek-v4-pro", allow_network=False))
+    assert model is not None
+    found = weights_per_gpu(
+        model.architecture,
+        model.quantization,
+        tensor_parallel=8,
+        engine="vllm",
+        engine_version=version,
+        compute_capability=(10, 0),
+    )
+    assert found.parts["experts"] == 61 * 384 * 3 * 7168 * width * (4 + 8 / 32) / 8
+
+
+@pytest.mark.parametrize(("version", "gpu", "kept"), [
+    ("0.5.8", "mi300x-192gb", False), ("0.5.9", "mi300x-192gb", True), ("0.5.9", "h100-80gb-sxm5", False),
+])  # fmt: skip
+def test_packed_experts_keep_their_indices_on_amd_s_cards(version: str, gpu: str, kept: bool) -> None:
+    """SGLang 0.5.9 `compressed_tensors_wNa16_moe.py`: for each expert's two tensors a group and a place in 32 bits, as
+    many as its inputs: 16 experts of 2,048 and 768 ÷ 2, in 3 layers."""
+    row = row_named("ct-w4a16-32", "mixture")
+    config = Config({**GOLDEN["shapes"]["mixture"], "quantization_config": row["quantization"]})
+    architecture = read_architecture(config)
+    model = ServedModel(
+        key="packed", architecture=architecture, quantization=read_quantization(config, dtype="bfloat16")
+    )
+    settings = EngineSettings(name="sglang", version=version, tensor_parallel=2)
+    found = _sglang_experts.kept_bytes(model, find_gpu(gpu), settings)
+    assert found == kept * 3 * 16 * 2 * 4 * (2048 + 768 // 2)

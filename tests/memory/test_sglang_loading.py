@@ -140,6 +140,31 @@ KIMI_K25_INT4 = {
     },
 }  # fmt: skip
 
+LAGUNA_INT4 = {
+    "architectures": ["LagunaForCausalLM"], "model_type": "laguna", "vocab_size": 100352, "hidden_size": 3072,
+    "intermediate_size": 12288, "num_hidden_layers": 48, "num_attention_heads": 48, "num_key_value_heads": 8,
+    "head_dim": 128, "max_position_embeddings": 262144, "num_experts": 256, "num_experts_per_tok": 10,
+    "moe_intermediate_size": 1024, "shared_expert_intermediate_size": 1024, "gating": "per-head",
+    "mlp_layer_types": ["dense"] + ["sparse"] * 47, "num_attention_heads_per_layer": [48, 72, 72, 72] * 12,
+    "layer_types": (["full_attention"] + ["sliding_attention"] * 3) * 12, "sliding_window": 512,
+    "torch_dtype": "bfloat16", "tie_word_embeddings": False,
+    "rope_parameters": {
+        "full_attention": {
+            "rope_theta": 500000.0, "rope_type": "yarn", "factor": 32.0, "original_max_position_embeddings": 8192,
+            "partial_rotary_factor": 0.5,
+        },
+        "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 1.0},
+    },
+    "quantization_config": {
+        "quant_method": "compressed-tensors", "format": "pack-quantized",
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": {
+            "num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32}}},
+        "ignore": [
+            "lm_head", "re:.*model.layers.0.mlp.*", "re:.*self_attn.*", "re:.*mlp.gate$", "re:.*mlp.shared_expert.*",
+        ],
+    },
+}  # fmt: skip
+
 
 def _footprint(values: dict[str, Any], card: str, context: int, **flags: Any) -> Footprint:
     config = Config(values)
@@ -168,6 +193,8 @@ def _footprint(values: dict[str, Any], card: str, context: int, **flags: Any) ->
         (KIMI_NVFP4, "rtxpro6000", {"version": "0.5.8", "tensor_parallel": 8}, 73.87, 0.0075 * 73.87),
         # github.com/magik6k/glm-kimi-sm120-rtx6000bw logs/sglang-k25-int4-sm120fix.log: half of the tower stands whole
         (KIMI_K25_INT4, "rtxpro6000", {"version": "0.5.8", "tensor_parallel": 8}, 72.33, 0.0075 * 72.33),
+        # github.com/sostrowsk/dgx-spark-local-llm sglang-int4.log: 67.17 without the experts' indices, given back
+        (LAGUNA_INT4, "rtxpro6000", {"version": "0.5.23"}, 67.56, 0.002 * 67.56),
     ],
 )
 def test_weights_as_printed(
@@ -306,6 +333,24 @@ def test_matrices_made_fp8_on_loading_keep_segments(tmp_path: Path) -> None:
 def test_pool_of_gpt_oss_as_measured(card: str, flags: dict[str, Any], tokens: int) -> None:
     found = _footprint(GPT_OSS_120B, card, 131072, version="0.5.17", **flags)
     assert found.kv_pool_tokens == pytest.approx(tokens, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("card", "older", "newer", "more"),
+    [
+        # 0.5.19 layers/quantization/mxfp4.py _pad_hopper_mxfp4_scale: a quarter of 720 inputs of a matrix is 22.5
+        # groups of 32, filled up to 24 since; 2,880 are 90, now 92; of each a byte for 2,880 outputs, or 2 x 768
+        ("h100", "0.5.18", "0.5.19", 36 * 128 * (3072 - 1536) * 2),
+        # 0.5.14 server_args.py: Marlin, with sides of 3,072 and 768, where 0.5.13 takes Triton, with 2,880 and 768
+        ("rtxpro6000", "0.5.13", "0.5.14", 36 * 128 * 3 * (3072 - 2880) * 768 * 17 // 32),
+    ],
+)
+def test_experts_of_gpt_oss_are_filled_up_by_version(card: str, older: str, newer: str, more: int) -> None:
+    before, after = (
+        _footprint(GPT_OSS_120B, card, 8192, version=version, tensor_parallel=4) for version in (older, newer)
+    )
+    found = after.loaded_bytes - before.loaded_bytes
+    assert found == pytest.approx(more, rel=0.02)  # what stands free after loading differs
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,11 @@ import pytest
 from soong.errors import UsageError
 from soong.gpus.catalogue import find_gpu
 from soong.memory import engines, towers
-from soong.memory.footprint import EngineSettings, Workload
+from soong.memory.footprint import EngineSettings, ServedModel, Workload
 from soong.memory.weights import weights_per_gpu
+from soong.models.config_json import Config
+from soong.models.families import read_architecture
+from soong.models.quantization import read_quantization
 from soong.models.resolve import resolve
 from soong.plan.candidates import served_model
 from soong.plan.planner import make_plan
@@ -105,6 +108,54 @@ def test_engines_that_lack_it_refuse(model: str, options: dict[str, Any], why: s
     assert found.verdict == "unsupported"
     assert why in found.reasons[0]
     assert not found.engine_argv
+
+
+TINY = {
+    "hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 2, "num_attention_heads": 28,
+    "num_key_value_heads": 4, "vocab_size": 151666, "max_position_embeddings": 32768,
+}  # fmt: skip
+
+
+def read(config: dict[str, Any]) -> ServedModel:
+    found = Config(config)
+    architecture = read_architecture(found)
+    return ServedModel(
+        key=str(config["model_type"]),
+        architecture=architecture,
+        quantization=read_quantization(found, dtype=architecture.dtype),
+    )
+
+
+def test_a_tower_s_tables_go_with_it() -> None:
+    """models/minicpmv.py Resampler: 70 × 70 positions as wide as the text; what stays is the decoder's own."""
+    tower = {
+        "hidden_size": 1152,
+        "intermediate_size": 4304,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 16,
+    }
+    names = {"architectures": ["MiniCPMV"], "model_type": "minicpmv", "version": 2.6, "query_num": 64}
+    sees = read({**TINY, **names, "vision_config": {**tower, "patch_size": 14, "image_size": 980}})
+    reads = read({**TINY, "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2"})
+    text = towers.as_loaded(sees, EngineSettings(name="vllm", version="0.33.0", text_only=True))
+    for tables in ("rotary_bytes", "early_rotary_bytes"):
+        kept = getattr(text.architecture, tables)
+        assert kept == getattr(reads.architecture, tables)
+        assert getattr(sees.architecture, tables) - kept == 70 * 70 * 3584 * 2
+
+
+def test_what_vllm_does_not_mark_as_a_tower_stays() -> None:
+    """models/gemma4_unified.py has `_mark_language_model` alone, gemma4_mm.py `_mark_tower_model` too."""
+    text = {**TINY, "model_type": "gemma4_unified_text", "head_dim": 128}
+    model = read(
+        {
+            "architectures": ["Gemma4UnifiedForConditionalGeneration"],
+            "model_type": "gemma4_unified",
+            "text_config": text,
+            "vision_config": {},
+        }
+    )
+    assert towers.as_loaded(model, EngineSettings(name="vllm", version="0.33.0", text_only=True)) is model
 
 
 def test_sglang_leaves_llama_4_s_tower_out_unasked() -> None:

@@ -9,7 +9,7 @@ import pytest
 from soong.gpus.catalogue import find_gpu
 from soong.gpus.gpu import Gpu
 from soong.memory import engines
-from soong.memory.engines import _vllm_budget, _vllm_encoder, _vllm_graphs, _vllm_profile
+from soong.memory.engines import _vllm_budget, _vllm_encoder, _vllm_graphs, _vllm_profile, vllm
 from soong.memory.engines._constants import engine_tables, rules
 from soong.memory.engines._facts import Facts
 from soong.memory.footprint import EngineSettings, Footprint, ServedModel, Workload
@@ -405,6 +405,50 @@ def test_a_sparse_indexer_keeps_room_for_forty_contexts() -> None:
 
 
 @pytest.mark.parametrize(
+    ("version", "context", "contexts"),
+    [("0.31.0", 1 << 20, 40), ("0.32.0", 1 << 20, 16), ("0.32.0", 262_144, 40), ("0.32.0", 262_145, 16)],
+)
+def test_long_contexts_get_room_for_sixteen_since_0_32(version: str, context: int, contexts: int) -> None:
+    """0.32 `config/vllm.py`: a factor of 5 up to 256 × 1024 tokens and 2 beyond, times 576 × 2 // 132."""
+    glm = facts(kinds=(LayerKind("indexer", 21, 132, shape=(1, 128, 0)),))
+    room = _vllm_profile.indexer_workspace_bytes(glm, rules("vllm", version), context)
+    assert room == contexts * context * 132
+
+
+def test_a_sparse_indexers_scores_are_profiled_since_0_19() -> None:
+    """0.19 `envs.py` VLLM_SPARSE_INDEXER_MAX_LOGITS_MB: 512, which 0.18 has not."""
+    glm = facts(kinds=(LayerKind("indexer", 21, 132, shape=(1, 128, 0)),), name="")
+    batch = _vllm_profile.Batch(8192, 1024, processors=148, context_tokens=8192)
+    terms = engine_tables()["vllm"]["activations"]
+    before, after = (
+        _vllm_profile.activations(glm, rules("vllm", version), terms, batch, _vllm_encoder.NO_ENCODER)
+        for version in ("0.18.0", "0.19.0")
+    )
+    assert after.forward_bytes - before.forward_bytes == 512 * MIB
+
+
+def test_vectors_are_pooled_in_float32_of_every_token() -> None:
+    """`layers/pooler/tokwise/heads.py`: what is read, in float32 and once more divided by its length."""
+    pooled = peak_of(facts(writes_text=False), "0.33.0", 8192, 1024)
+    assert pooled.sampler_bytes == 8192 * 4096 * (2 + 4 + 4)
+
+
+def test_an_eager_launch_has_no_buffers_of_fused_sums() -> None:
+    """0.17 `config/vllm.py`: a pass of the compiler; three buffers of 512 MiB on four H100."""
+    model, card = served(QWEN3_14B), find_gpu("h100-80gb-sxm5")
+    compiled, eager = (
+        vllm.moments(
+            model,
+            card,
+            Workload(context_tokens=8192),
+            EngineSettings(name="vllm", version="0.17.0", tensor_parallel=4, enforce_eager=given),
+        ).non_torch_bytes
+        for given in (False, True)
+    )
+    assert compiled - eager == 3 * 512 * MIB
+
+
+@pytest.mark.parametrize(
     ("gpu", "gib"), [("b200-180gb", 1.5625), ("h200-141gb-sxm5", 1.5625), ("l40s-48gb", 0.0)]
 )
 def test_a_sparse_indexers_scores_are_captured(gpu: str, gib: float) -> None:
@@ -480,6 +524,8 @@ FUSED_GIB = 1.5
         ("0.20.0", "h100-80gb-sxm5", 3, 1, True, 0.0), ("0.20.0", "h100-80gb-sxm5", 1, 1, True, 0.0),
         ("0.20.0", "h100-94gb-nvl", 2, 1, True, 0.0), ("0.20.0", "a100-80gb-sxm4", 4, 1, True, 0.0),
         ("0.20.0", "b200-180gb", 8, 1, True, FUSED_GIB), ("0.20.0", "rtxpro6000-96gb", 4, 1, True, 0.0),
+        ("0.18.0", "b200-180gb", 4, 1, True, FUSED_GIB), ("0.18.0", "b300-288gb", 4, 1, True, 0.0),
+        ("0.19.0", "b300-288gb", 4, 1, True, FUSED_GIB),
         ("0.26.0", "h100-80gb-sxm5", 4, 1, True, 0.0),
     ],
 )  # fmt: skip

@@ -122,7 +122,7 @@ def test_blocks_are_whole_while_a_model_loads_since_0_21(
 def test_deepseek_v4_keeps_room_for_a_batch(
     version: str, tensor_parallel: int, batch_tokens: int, gib: float
 ) -> None:
-    """Of V4-Flash: picked tokens, and before 0.28 hidden states for drafts."""
+    """Of V4-Flash: picked tokens, and before 0.27 hidden states for drafts."""
     architecture = resolve("deepseek-ai/DeepSeek-V4-Flash", allow_network=False)
     assert architecture.architecture is not None
     held = weights_per_gpu(
@@ -134,6 +134,16 @@ def test_deepseek_v4_keeps_room_for_a_batch(
     )
     beside = batch_tokens * batch_buffer_bytes(architecture.architecture, "vllm", version)
     assert (held.loaded_bytes + beside) / 2**30 == pytest.approx(gib, abs=0.09)
+
+
+@pytest.mark.parametrize(("version", "drafted"), [("0.26.1", 4 * 4096), ("0.27.0", 0)])
+def test_deepseek_v4_keeps_hidden_states_for_drafts_until_0_26(version: str, drafted: int) -> None:
+    """`models/deepseek_v4/nvidia/model.py` _mtp_hidden_buffer: four streams of 4,096 numbers, whether a draft runs or
+    not; 0.27 asks needs_mtp_hidden_states."""
+    found = resolve("deepseek-ai/DeepSeek-V4-Flash", allow_network=False).architecture
+    assert found is not None
+    now = batch_buffer_bytes(found, "vllm", "0.32.0")
+    assert batch_buffer_bytes(found, "vllm", version) - now == 2 * drafted
 
 
 def test_gemma_made_keys_for_layers_that_share_them_until_0_29() -> None:

@@ -71,6 +71,10 @@ def test_a_curve_stops_where_the_plan_stops(model: str) -> None:
     assert stops, "a picture in which nothing stops proves nothing"
 
 
+A_PAGE_BYTES = 64 * 32 * 2 * 8 * 128 * 2
+"""SGLang's page on Blackwell, 64 tokens, of Llama 3.1 8B."""
+
+
 @pytest.mark.parametrize("lengths", [{"input_tokens": 4000, "output_tokens": 300}, {}])
 def test_a_curve_has_no_step_at_what_was_asked(lengths: dict[str, object]) -> None:
     """What several sequences take is the same question at every context."""
@@ -79,7 +83,8 @@ def test_a_curve_has_no_step_at_what_was_asked(lengths: dict[str, object]) -> No
         for before, after in pairwise(curve.points):
             assert before.kv_bytes <= after.kv_bytes, (curve.name, before.context_tokens)
             grown = after.context_tokens / before.context_tokens
-            assert after.kv_bytes <= before.kv_bytes * grown * 1.02, (curve.name, before.context_tokens)
+            smooth = before.kv_bytes * grown * 1.02 + 64 * A_PAGE_BYTES  # of each sequence, one page more
+            assert after.kv_bytes <= smooth, (curve.name, before.context_tokens)
 
 
 def test_a_context_beyond_the_models_limit_is_drawn_all_the_same() -> None:
@@ -196,7 +201,11 @@ def test_the_title_says_what_the_text_says() -> None:
 
     for model, options, said in (
         ("qwen3-32b", {"target": "5000"}, "nothing that fits gives each user 5000 tokens/s"),
-        ("llama-3.1-8b", {"max_price": 0.7}, "nothing fits with 10% to spare"),
+        (
+            "llama-3.1-8b",
+            {"max_price": 0.7, "engine": "vllm", "context": "32k"},
+            "nothing fits with 10% to spare",
+        ),
         ("kimi-k2", {"max_price": 2}, "nothing considered here runs"),
     ):
         plan = a_plan(model, **options)

@@ -10,6 +10,7 @@ import soong
 from soong.models.architecture import StateCache
 from soong.models.catalogue import all_models
 from soong.models.resolve import resolve
+from soong.plan.explain import explain
 
 GIB = 1 << 30
 KV_BYTES_OF_QWEN3_8B = 36 * 2 * 8 * 128 * 2
@@ -158,3 +159,28 @@ def test_a_whole_card_is_never_free() -> None:
     found = plan("qwen3-8b", engine="vllm", gpu="h100-80gb-sxm5", memory_fraction=1)
     assert found.verdict == "too-small"
     assert "free memory at start" in found.reasons[0]
+
+
+def test_the_sum_of_kimi_s_experts_says_what_makes_it_twice_a_share() -> None:
+    """vLLM `models/kimi_k3/nvidia/model.py`: 1,024 columns on eight GPUs stay 256 wide, not 128."""
+    lines = explained("kimi-linear-48b-a3b", engine="vllm", gpu="h100-80gb-sxm5", gpu_count=8)
+    told = [line for line in lines if "experts.0" in line]
+    assert len(told) == 3
+    assert all(line.endswith("each share filled up to 256") for line in told)
+    four = explained("kimi-linear-48b-a3b", engine="vllm", gpu="h100-80gb-sxm5", gpu_count=4)
+    assert not any("filled up" in line for line in four)
+
+
+def test_explained_parts_are_those_of_the_sequences_that_are_told() -> None:
+    """Eight sequences: graphs of 1, 2, 4, 8 and 16 tokens, and full ones up to 8 (`_set_cudagraph_sizes`)."""
+    lines = explained("qwen3-8b", engine="vllm", gpu="l40s-48gb", max_num_seqs=8)
+    captures = next(line for line in lines if "captures:" in line)
+    assert "bytes, 9 of them for 36 layers; a full set of 102 takes" in captures
+    told = flag(plan("qwen3.5-9b", engine="vllm", gpu="rtx4090-24gb"), "--max-num-seqs")
+    lines = explained("qwen3.5-9b", engine="vllm", gpu="rtx4090-24gb")
+    assert any("sampler:" in line and f" {told} sequences × vocabulary" in line for line in lines)
+
+
+def explained(model: str, **options: Any) -> list[str]:
+    found = soong.plan_model(model, allow_network=False, **options)
+    return list(explain(found, found.candidates[0]))

@@ -7,6 +7,7 @@ repeated once the GPUs outnumber them, norms and routers stand whole on every GP
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -29,6 +30,7 @@ NEWEST = (999,)
 _VERSION = re.compile(r"(\d+)\.(\d+)(?:\.(\d+))?")
 
 
+@lru_cache(maxsize=512)
 def version_tuple(text: str) -> tuple[int, ...]:
     """`0.19.2rc1.dev206+g95` as (0, 19, 2); the newest where it says nothing."""
     found = _VERSION.match(text)

@@ -51,16 +51,20 @@ NARROW_TENSORRT_SINCE = (0, 27)
 SMALL_BLACKWELL = (12, 0)
 """The first Blackwell outside data centres."""
 
-NARROW_MXFP4_SINCE, SMALL_BLACKWELL_ALIGNED_SINCE = (0, 5, 17), (0, 5, 16)
-"""SGLang versions: the first whose TensorRT-LLM experts are filled up to 128, not 256; the first known to have left
-Triton on small Blackwell cards, after 0.5.12.
+NARROW_MXFP4_SINCE, SMALL_BLACKWELL_ALIGNED_SINCE = (0, 5, 17), (0, 5, 14)
+"""SGLang versions: the first whose TensorRT-LLM experts are filled up to 128, not 256 (`layers/quantization/mxfp4.py`);
+the first that runs gpt-oss in Marlin on small Blackwell cards, where 0.5.13 takes Triton (`server_args.py`).
 """
 
-REFINED_BLOCKS_SINCE = (0, 32)
-"""The version known to refine the scale blocks of experts that a GPU's share cuts: `fused_moe/oracle/fp8.py`."""
+REFINED_BLOCKS_SINCE = (0, 29)
+"""The first version to refine the scale blocks of experts that a GPU's share cuts: `fused_moe/oracle/fp8.py`
+refine_fp8_moe_block_shape, which 0.28 has not.
+"""
 
-EXPERT_BIASES_SINCE = (0, 32)
-"""The version known to make room for expert biases before a GPTQ checkpoint shows whether it has them."""
+EXPERT_BIASES_SINCE = (0, 27)
+"""The first version to make room for expert biases before a GPTQ checkpoint shows whether it has them:
+`quantization/auto_gptq.py`, 0.26 registers none.
+"""
 
 PLAIN_MAXIMA_SINCE = (0, 9, 2)
 """vLLM pull request 19742 (June 2025): bitsandbytes' nested maxima are unpacked while loading."""

@@ -141,7 +141,7 @@ def _latent_kinds(cache: LatentCache, size: int) -> list[LayerKind]:
     width = cache.latent_dim + cache.rope_dim
     token_bytes = width * size
     if cache.indexer_layers and size == 1:
-        token_bytes = _FP8_SPARSE_LATENT_BYTES
+        token_bytes = FP8_SPARSE_LATENT_BYTES
     name: KindName = "sliding-latent" if cache.window else "latent"
     kinds = [
         LayerKind(
@@ -160,7 +160,7 @@ def _latent_kinds(cache: LatentCache, size: int) -> list[LayerKind]:
     return kinds
 
 
-_FP8_SPARSE_LATENT_BYTES = 656
+FP8_SPARSE_LATENT_BYTES = 656
 """512 FP8 numbers, four float32 scales, 64 bfloat16 rotary numbers: vLLM's `fp8_ds_mla`, SGLang's FP8 DSA
 entry.
 

@@ -25,6 +25,7 @@ HANDED_TO_LAYERS = "merger_list"
 """In the path of what a tower hands to several layers of the decoder, for which vLLM keeps room (`qwen3_vl.py`)."""
 
 MOST_KEPT = 1024
+"""Models without their towers that are remembered in one process."""
 _kept: dict[tuple[str, bool], ServedModel] = {}
 
 

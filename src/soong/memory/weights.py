@@ -61,14 +61,16 @@ WHOLE_BLOCKS_SINCE, WHOLE_BLOCKS_FROM_BYTES = (0, 21), 20 * MIB
 sets PyTorch's `max_split_size_mb`; 0.33 `v1/worker/gpu_worker.py` load_model.
 """
 
-DRAFT_ROOM_UNTIL = {"DeepseekV4ForCausalLM": ((0, 28), "hc_head_fn")}
+DRAFT_ROOM_UNTIL = {"DeepseekV4ForCausalLM": ((0, 27), "hc_head_fn")}
 """Classes that kept a batch's last hidden states for drafts whether or not any were made, until which version, and the
-matrix that is as wide as they: `models/deepseek_v4/nvidia/model.py` _mtp_hidden_buffer of 0.25 and of 0.33. The
-release between them that stopped is not known; figures of 0.27 still have room for them.
+matrix that is as wide as they: `models/deepseek_v4/nvidia/model.py` _mtp_hidden_buffer of 0.26; 0.27.0 has it only
+where needs_mtp_hidden_states.
 """
 
 SHORT_ROTARY_SINCE = (0, 32)
-"""The version whose interleaved M-RoPE tables are known to stop at the context's end: `models/qwen3_vl.py`."""
+"""The first version whose interleaved M-RoPE tables stop at the context's end: `layers/rotary_embedding/mrope.py`
+positions_factor; 0.31 has four times that.
+"""
 
 COMPUTED_ROTARY = {"SmolLM3ForCausalLM": (0, 0)} | dict.fromkeys(
     (

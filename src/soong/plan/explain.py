@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from soong import units
 from soong.memory import engines
 from soong.memory.dividing import is_routed
-from soong.memory.kv_cache import layer_kinds, resolve_kv_dtype
+from soong.memory.kv_cache import resolve_kv_dtype
 from soong.memory.rule_of_thumb import HEADROOM_FACTOR
 from soong.memory.weights import filled_up_to, weights_per_gpu
 from soong.models.answers import keeps_nothing
@@ -185,13 +185,15 @@ def _kv_cache(plan: Plan, candidate: Candidate) -> Iterator[str]:
         yield "No KV cache: nothing of a text is kept between passes, and no pool is made."
         yield ""
         return
-    dtype = resolve_kv_dtype(plan.workload.kv_dtype, served.kv_dtype, served.architecture.dtype)
+    asked = (served, candidate.gpu, plan.workload, _settings(plan, candidate))
+    taken = engines.kv_dtype(*asked)
+    dtype = taken or resolve_kv_dtype(plan.workload.kv_dtype, served.kv_dtype, served.architecture.dtype)
     yield f"KV cache per GPU, kept in {dtype}:"
     for cache in served.architecture.caches:
         if isinstance(cache, AttentionCache) and cache.layers:
             heads = f"{cache.kv_heads} key-value heads ÷ {candidate.tensor_parallel} GPUs (at least 1)"
             yield f"  {cache.layers} layers: {heads} × ({cache.key_dim} + {cache.value_dim}) numbers a token"
-    for kind in layer_kinds(served.architecture, tensor_parallel=candidate.tensor_parallel, kv_dtype=dtype):
+    for kind in engines.cache_kinds(*asked):
         yield f"  {describe_kind(kind)}"
     if footprint.kv_bytes_per_token:
         yield _line("one more token", footprint.kv_bytes_per_token, "over all layers that grow")

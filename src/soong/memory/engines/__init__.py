@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from soong.gpus.gpu import Gpu
     from soong.memory.engines._vllm_explained import Part
     from soong.memory.footprint import EngineSettings, Footprint, ServedModel, Workload
+    from soong.memory.kv_cache import LayerKind
     from soong.models.architecture import Architecture
 
 ENGINES = ("vllm", "sglang", "llama.cpp")
@@ -58,6 +59,21 @@ def parts(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSett
     opened = getattr(_module(settings.name), "parts", None)
     loaded = as_loaded(model, settings)
     found: tuple[Part, ...] = opened(loaded, gpu, workload, settings) if opened else ()
+    return found
+
+
+def kv_dtype(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings) -> str | None:
+    """The type of keys and values that the engine takes, or None where it does not tell; asked as `footprint` is."""
+    own = getattr(_module(settings.name), "kv_dtype", None)
+    found: str | None = own(model, gpu, workload, settings) if own else None
+    return found
+
+
+def cache_kinds(
+    model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings
+) -> tuple[LayerKind, ...]:
+    """What each kind of layer keeps, as vLLM or SGLang keeps it on this GPU; asked as `footprint` is."""
+    found: tuple[LayerKind, ...] = _module(settings.name).cache_kinds(model, gpu, workload, settings)
     return found
 
 
@@ -190,6 +206,7 @@ def pass_tokens(gpu: Gpu, settings: EngineSettings) -> int | None:
     return found
 
 
+@lru_cache(maxsize=8)
 def default_version(engine: str) -> str:
     """The newest version of an engine whose rules were read.
 

@@ -9,8 +9,9 @@ from soong.errors import UsageError
 from soong.tables import packaged_document
 
 
+@lru_cache(maxsize=512)
 def version_tuple(text: str) -> tuple[int, ...]:
-    """A version as numbers for comparison: "0.19.2rc1.dev134" is (0, 19, 2), "b7100" is (7100,).
+    """A version as numbers for comparison: "0.19.2rc1.dev134" is (0, 19, 2), "0.20" is (0, 20, 0), "b7100" is (7100,).
 
     Raises:
         UsageError: no number stands in it.
@@ -27,7 +28,8 @@ def version_tuple(text: str) -> tuple[int, ...]:
         raise UsageError(
             f"`{text}` is not an engine version", hints=("write it as `--engine-version 0.33.0`",)
         )
-    return tuple(numbers)
+    missing = 3 - len(numbers) if len(numbers) > 1 else 0  # a build of llama.cpp is one number
+    return (*numbers, *[0] * missing)
 
 
 @lru_cache(maxsize=1)

@@ -32,6 +32,7 @@ RESERVE_BY_CARD = (
 """0.4.7 to 0.5.2: below this many MiB, GiB kept back, and GiB more for each GPU; else 32 GiB."""
 
 RESERVE_OF_LARGEST_MIB = 32 * 1024
+"""Of cards beyond the last of these."""
 
 FRACTION_BY_GPUS = ((16, 0.79), (8, 0.81), (4, 0.85), (2, 0.87), (1, 0.88))
 FRACTION_BY_GPUS_UP_TO_MIB, FRACTION_OF_LARGER = 81920, 0.88

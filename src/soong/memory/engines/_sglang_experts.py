@@ -1,6 +1,6 @@
 """What SGLang's expert kernels keep beyond the numbers of the checkpoint: sides filled up, scales twice, copies.
 
-Read beside SGLang 0.4.6, 0.5.3, 0.5.6 to 0.5.12, 0.5.16 to 0.5.20, 0.5.22 and 0.5.23.
+Read beside SGLang 0.4.6, 0.5.3 and 0.5.6 to 0.5.23.
 """
 
 from __future__ import annotations
@@ -30,11 +30,12 @@ UNQUANTISED_SINCE = {
     "Qwen3VLMoeForConditionalGeneration": (0, 5, 8),
     "Qwen3NextForCausalLM": (0, 5, 8),
     "Qwen3_5MoeForConditionalGeneration": (0, 5, 9),
-    "NemotronHForCausalLM": (0, 5, 16),
-    "Cohere2MoeForCausalLM": (0, 5, 23),
+    "NemotronHForCausalLM": (0, 5, 13),
+    "Cohere2MoeForCausalLM": (0, 5, 19),
+    "Cohere2VisionForConditionalGeneration": (0, 5, 19),
 }
-"""Classes whose 16-bit experts run in those kernels by default, and the first version known to do so
-(`server_args.py`, later `arg_groups/overrides.py` and `arg_groups/model_overrides/`).
+"""Classes whose 16-bit experts run in those kernels by default, and the first version to do so (`server_args.py`,
+`arg_groups/nemotron_h_hook.py`, later `arg_groups/overrides.py` and `arg_groups/model_overrides/`).
 """
 
 MODELOPT_SINCE = UNQUANTISED_SINCE | {
@@ -48,8 +49,9 @@ MODELOPT_SINCE = UNQUANTISED_SINCE | {
     "Qwen3NextForCausalLM": (0, 5, 6),
     "NemotronHForCausalLM": (0, 5, 11),
     "Glm4MoeForCausalLM": (0, 5, 8),
-    "Gemma4ForConditionalGeneration": (0, 5, 16),
-    "Gemma4UnifiedForConditionalGeneration": (0, 5, 16),
+    "Gemma4ForCausalLM": (0, 5, 13),
+    "Gemma4ForConditionalGeneration": (0, 5, 13),
+    "Gemma4UnifiedForConditionalGeneration": (0, 5, 13),
 }
 """The same for experts that ModelOpt packed."""
 
@@ -59,18 +61,18 @@ FILLED_SINCE = (0, 5, 8)
 TRITON_EXPERTS = "GptOssForCausalLM"
 """Its MXFP4 experts run in Triton's own kernels on Hopper (`arg_groups/model_overrides/gpt_oss.py`)."""
 
-SWIZZLED_ROWS, SWIZZLED_BYTES, SWIZZLED_GROUPS, MASKED_GROUPS_SINCE = 256, 64, 2, (0, 5, 20)
+SWIZZLED_ROWS, SWIZZLED_BYTES, SWIZZLED_GROUPS, MASKED_GROUPS_SINCE = 256, 64, 2, (0, 5, 19)
 """Multiples of the sides of swizzled numbers, two a byte, and of their scales on Hopper, with eight warps: Triton
-`tensor_details/layout_details/hopper_value.py`, `hopper_scale.py`. From 0.5.20 on SGLang fills groups up to four
-(`_pad_hopper_mxfp4_scale`).
+`tensor_details/layout_details/hopper_value.py`, `hopper_scale.py`. From 0.5.19 on SGLang fills groups up to four
+(`layers/quantization/mxfp4.py _pad_hopper_mxfp4_scale`; 0.5.18 has it not).
 """
 
 BIAS_BYTES_MORE = 2
 """Biases of experts become float32: `layers/quantization/mxfp4.py process_weights_after_loading`."""
 
 INDEXED_SINCE = (0, 5, 9)
-"""The first version known to run packed experts in Triton on AMD's cards, which keeps the indices by group that Marlin
-gives back: `compressed_tensors_wNa16_moe.py CompressedTensorsWNA16TritonMoE`.
+"""The first version to run packed experts in Triton on AMD's cards, which keeps the indices by group that Marlin gives
+back: `compressed_tensors_wNa16_moe.py CompressedTensorsWNA16TritonMoE`; 0.5.8 has no such class.
 """
 
 CLONED_SHARED_EXPERTS, CLONED_BESIDE = "DeepseekV3ForCausalLM", 256
@@ -165,7 +167,7 @@ def _index_bytes(model: ServedModel, rank: Rank, settings: EngineSettings) -> in
     """Of each expert's two matrices an index for each input, by group and sorted, in 32 bits."""
     total = 0
     for weight in _experts(model, settings):
-        if weight.path.endswith("up_proj") and not weight.path.endswith("gate_up_proj"):
+        if weight.path.endswith((".up_proj", ".w3")):
             continue  # gate and up stand in one tensor
         columns = local_sides(weight, rank.size)[1]
         for form, layers in model.quantization.spread(weight):

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from soong.memory.footprint import EngineSettings, ServedModel
 
 PLACEHOLDERS_SINCE, PLACEHOLDERS_FREED_SINCE = (0, 5, 1), (0, 5, 12)
-"""Versions: the first known that makes swizzled scales with the layer, and the first known that swizzles in place and
-gives back the copies, those too that TensorRT-LLM's kernels never read (pull request 25107, May 2026).
+"""Versions: the first known that makes swizzled scales with the layer, and the first that swizzles in place and gives
+back the copies, those too that TensorRT-LLM's kernels never read (pull request 25107; 0.5.11 keeps them).
 """
 
 SCALE_ROWS, SCALE_COLUMNS = 128, 4

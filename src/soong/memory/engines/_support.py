@@ -113,6 +113,9 @@ _SGLANG_FORMATS: dict[str, _Rule] = {
     "bnb_8bit": _Rule((7, 0), f"SGLang {_LAYERS}/bitsandbytes.py"),
 }
 
+VLLM_LEAST: Capability = (7, 5)
+"""What vLLM 0.33 asks of a GPU (its installation page), and SGLang asked before 0.5."""
+
 VOLTA_UNTIL = (0, 20)
 """vLLM's installation page asks compute capability 7.0 (0.14), later 7.5. A model in float16 starts on a V100 with
 0.18; 0.20 is the first built with CUDA 13, whose compiler has no Volta."""
@@ -300,11 +303,12 @@ def _against_capability(model: ServedModel, capability: Capability, settings: En
     version = version_tuple(settings.version)
     older = settings.name == "vllm" and version < VOLTA_UNTIL
     newer = settings.name == "sglang" and version >= SGLANG_AMPERE_SINCE
-    least: Capability = (8, 0) if newer else (7, 0) if older else (7, 5)
+    least: Capability = (8, 0) if newer else (7, 0) if older else VLLM_LEAST
     shown = f"{capability[0]}.{capability[1]}"
     if capability < least:
         needed = f"{least[0]}.{least[1]}"
-        return f"{settings.name} {settings.version} needs compute capability {needed}, the GPU has {shown}"
+        other = " (`--engine vllm` takes it)" if newer and capability >= VLLM_LEAST else ""
+        return f"{settings.name} {settings.version} needs compute capability {needed}, the GPU has {shown}{other}"
     found = _against_format(model, capability, settings, version)
     if found:
         return found

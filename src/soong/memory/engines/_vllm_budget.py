@@ -85,11 +85,14 @@ def fused_all_reduce_bytes(rules: dict[str, Any], gpu: Gpu, gpus: int, stages: i
     """FlashInfer's buffers for sums over the group that are fused with what follows them.
 
     The compiler makes them where GPUs of compute capability 9.0 or 10.x reach each other through an NVSwitch, whose
-    multicast they need (vLLM 0.17 `config/vllm.py enable_allreduce_rms_fusion`,
+    multicast they need (vLLM 0.19 `config/vllm.py enable_allreduce_rms_fusion`, which before asks for 10.0 itself;
     `compilation/passes/fusion/allreduce_rms_fusion.py`; FlashInfer `comm/trtllm_ar.py`).
     """
     capability = gpu.compute_capability or HOPPER
-    fuses = capability == HOPPER or capability[0] == DATA_CENTRE_BLACKWELL
+    of_family = capability[0] == DATA_CENTRE_BLACKWELL and (
+        capability[1] == 0 or rules["fused_all_reduce_in_family"]
+    )
+    fuses = capability == HOPPER or of_family
     switched = gpu.vendor != "amd" and nvlinked(gpu) and "bridge" not in gpu.interconnect.lower()
     if not (fuses and switched and gpus in FUSED_GROUPS):
         return 0

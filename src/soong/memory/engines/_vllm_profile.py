@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from soong.memory.engines._vllm_encoder import NO_ENCODER
+from soong.memory.kv_cache import FP8_SPARSE_LATENT_BYTES
 
 if TYPE_CHECKING:
     from soong.gpus.gpu import Gpu
@@ -29,6 +30,12 @@ GB10 = (12, 1)
 LATENT_WORKSPACE_TOKENS = 64 * 1024
 """`layers/attention/mla_attention.py determine_chunked_prefill_workspace_size`: its upper end, which contexts of 8192
 and more reach."""
+
+LONG_CONTEXT_TOKENS = 256 * 1024
+"""0.32 `config/vllm.py` sparse_mla_prefill_workspace_factor: 5 up to here and 2 beyond, eight contexts of keys each."""
+
+FLASH_MLA_ENTRY, FLASH_MLA_LATENT, FLASH_MLA_HEADS = 576, 512, 64
+"""Numbers of an entry that FlashMLA has unpacked, of its latent part, and the multiple of heads on Hopper."""
 
 
 def batch_defaults(gpu: Gpu, rules: dict[str, Any]) -> tuple[int, int]:
@@ -77,7 +84,7 @@ class Batch(NamedTuple):
     """What one profile run is about.
 
     processors: the GPU's, each of which gets a row of the top-p kernel's buffer. compiled: not with --enforce-eager.
-    context_tokens: `max_model_len`, which sparse indexers alone ask.
+    context_tokens: `max_model_len`, which sparse indexers alone ask. flash_mla: sparse MLA may run in FlashMLA.
     """
 
     tokens: int
@@ -85,6 +92,7 @@ class Batch(NamedTuple):
     processors: int
     compiled: bool = True
     context_tokens: int = 0
+    flash_mla: bool = False
 
 
 def activations(
@@ -106,7 +114,7 @@ def activations(
     workspace = mixture_workspace_bytes(facts, batch.tokens, stays=stays)
     passing, staying = (0, workspace) if stays else (workspace, 0)
     indexer = indexer_workspace_bytes(facts, rules, batch.context_tokens)
-    staying = max(staying, indexer)  # one workspace for all who ask
+    staying = max(staying, indexer, flash_mla_workspace_bytes(facts, rules, batch))  # one for all who ask
     passing += rules["indexer_profile_bytes"] if indexer else 0
     kept = encoder.kept_bytes + staying
     slots = state_slots_bytes(facts, rules, batch.sequences)
@@ -203,7 +211,7 @@ def mixture_workspace_bytes(facts: Facts, tokens: int, *, stays: bool) -> int:
 
 
 def indexer_workspace_bytes(facts: Facts, rules: dict[str, Any], context_tokens: int) -> int:
-    """What a sparse indexer gathers keys in: room for 40 contexts, from the workspace that stays.
+    """What a sparse indexer gathers keys in, of the workspace that stays: 40 contexts, of long ones later 16.
 
     Source: vLLM 0.13 `v1/attention/backends/mla/indexer.py get_max_prefill_buffer_size`; the profile run asks for it
     (0.20 `layers/sparse_attn_indexer.py`). GLM-5.2 at 819,200 tokens on 0.26 (GB200): peak 6.31 GiB, 4.03 of it this.
@@ -212,7 +220,31 @@ def indexer_workspace_bytes(facts: Facts, rules: dict[str, Any], context_tokens:
         kind for kind in facts.kinds if kind.name == "indexer" or (kind.name == "compressed" and kind.shape)
     )
     widest = max((context_tokens // kind.ratio * kind.token_bytes for kind in keys), default=0)
-    return int(rules["indexer_contexts_kept"]) * widest
+    return _contexts_kept(rules, context_tokens) * widest
+
+
+def _contexts_kept(rules: dict[str, Any], context_tokens: int) -> int:
+    long = "long_" if context_tokens > LONG_CONTEXT_TOKENS else ""
+    return int(rules[f"indexer_{long}contexts_kept"])
+
+
+def flash_mla_workspace_bytes(facts: Facts, rules: dict[str, Any], batch: Batch) -> int:
+    """What FlashMLA unpacks FP8 entries with scales into: contexts of entries, and queries and answers, in 16 bits.
+
+    Source: vLLM 0.13 to 0.33 `v1/attention/backends/mla/flashmla_sparse.py` get_prefill_workspace_size (five contexts,
+    an eighth of the indexer's, later two of long ones) and what its kernel asks for as it is made. Read, not measured.
+    """
+    scaled = (k for k in facts.kinds if k.name == "latent" and k.token_bytes == FP8_SPARSE_LATENT_BYTES)
+    if not batch.flash_mla or not any(scaled):
+        return 0
+    heads = facts.attention_width // FLASH_MLA_LATENT
+    filled = -(-heads // FLASH_MLA_HEADS) * FLASH_MLA_HEADS
+    numbers = _contexts_kept(rules, batch.context_tokens) // 8 * batch.context_tokens * FLASH_MLA_ENTRY
+    if rules["flash_mla_queries_kept"]:
+        numbers += batch.tokens * heads * FLASH_MLA_ENTRY
+    if rules["flash_mla_answers_kept"]:
+        numbers += batch.tokens * (filled * (FLASH_MLA_ENTRY + FLASH_MLA_LATENT) + heads * FLASH_MLA_LATENT)
+    return BF16_BYTES * numbers
 
 
 def state_slots_bytes(facts: Facts, rules: dict[str, Any], sequences: int) -> int:

@@ -22,6 +22,7 @@ from soong.models.architecture import CompressedCache, LatentCache
 if TYPE_CHECKING:
     from soong.gpus.gpu import Gpu
     from soong.memory.footprint import EngineSettings, ServedModel, Workload
+    from soong.memory.kv_cache import LayerKind
 
 NAME = "sglang"
 MIB = 1 << 20
@@ -107,6 +108,13 @@ def _prepared_for(model: ServedModel, gpu: Gpu, workload: Workload, settings: En
         settings.tensor_parallel, settings.pipeline_parallel, settings.dtype, settings.expert_parallel,
     )  # fmt: skip
     return _prepared.get(key) or _facts.kept(_prepared, key, lambda: _prepare(model, gpu, settings, kv_type))
+
+
+def cache_kinds(
+    model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings
+) -> tuple[LayerKind, ...]:
+    """The layers' caches as this GPU's kernels keep them; arguments as for `footprint`."""
+    return _prepared_for(model, gpu, workload, settings).facts.kinds
 
 
 def kv_dtype(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings) -> str:
@@ -357,7 +365,10 @@ def _prepare(model: ServedModel, gpu: Gpu, settings: EngineSettings, kv_type: st
 
 
 def _first_graph_bytes(model: ServedModel, facts: _facts.Facts, gpu: Gpu) -> int:
-    """Of MLA's kernels that only Hopper and data-centre Blackwell have, and of FP4's on smaller Blackwell."""
+    """A margin, for MLA's kernels that only Hopper and data-centre Blackwell have, and FP4's on smaller Blackwell.
+
+    Measured, not read: `data/engines.toml` sglang.uncertainty tells on which launches it rests.
+    """
     major = (gpu.compute_capability or _vllm_budget.HOPPER)[0]
     table = engine_tables()[NAME]["uncertainty"]
     if facts.mixture and facts.latent_width and major in {9, _sglang_defaults.DATA_CENTRE_BLACKWELL}:

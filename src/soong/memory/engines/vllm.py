@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from soong.gpus.gpu import Gpu
     from soong.memory.engines._vllm_explained import Part
     from soong.memory.footprint import EngineSettings, ServedModel, Workload
+    from soong.memory.kv_cache import LayerKind
 
 NAME = "vllm"
 LONGEST_CONTEXT_TOKENS = 1 << 24
@@ -122,14 +123,34 @@ def footprint(model: ServedModel, gpu: Gpu, workload: Workload, settings: Engine
 
 
 def _prepared_for(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings) -> _Prepared:
-    kv_type = _facts.kv_dtype(model, workload, settings)
-    if kv_type == "fp8" and workload.kv_dtype == "auto":
-        kv_type = "fp8_e4m3"  # so named where files ask (`utils/torch_utils.py`); kernels tell the two apart
+    kv_type = kv_dtype(model, gpu, workload, settings)
     key = (
         model.key, kv_type, gpu.compute_capability, gpu.interconnect, gpu.vendor, gpu.unified_memory, settings.version,
         settings.tensor_parallel, settings.pipeline_parallel, settings.dtype, settings.expert_parallel,
     )  # fmt: skip
     return _prepared.get(key) or _facts.kept(_prepared, key, lambda: _prepare(model, gpu, settings, kv_type))
+
+
+def cache_kinds(
+    model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings
+) -> tuple[LayerKind, ...]:
+    """The layers' caches as this GPU's kernels keep them; arguments as for `footprint`."""
+    return _prepared_for(model, gpu, workload, settings).facts.kinds
+
+
+def kv_dtype(model: ServedModel, gpu: Gpu, workload: Workload, settings: EngineSettings) -> str:
+    """The type of keys and values; `auto` is the model's own but for sparse classes on data-centre Blackwell.
+
+    Source: vLLM 0.32 `model_executor/models/config.py` GlmMoeDsaForCausalLM, 0.33 Glm5NextModelConfig.
+    """
+    kv_type = _facts.kv_dtype(model, workload, settings)
+    if workload.kv_dtype != "auto":
+        return kv_type
+    if kv_type == "fp8":
+        return "fp8_e4m3"  # so named where files ask (`utils/torch_utils.py`); kernels tell the two apart
+    blackwell = gpu.compute_capability is not None and gpu.compute_capability[0] == DATA_CENTRE_BLACKWELL
+    in_fp8 = blackwell and model.architecture.name in rules(NAME, settings.version)["fp8_cache_on_blackwell"]
+    return "fp8_e4m3" if in_fp8 else kv_type
 
 
 class _Terms(NamedTuple):
@@ -213,7 +234,12 @@ def _moments(prepared: _Prepared, gpu: Gpu, settings: EngineSettings, size: _Pas
     capability = gpu.compute_capability or _vllm_budget.HOPPER
     processors = tables["processors"].get(f"{capability[0]}.{capability[1]}", tables["processors"]["9.0"])
     run = Batch(
-        tokens, sequences, processors, compiled=not settings.enforce_eager, context_tokens=context_tokens
+        tokens,
+        sequences,
+        processors,
+        compiled=not settings.enforce_eager,
+        context_tokens=context_tokens,
+        flash_mla=gpu.vendor == "nvidia" and capability[0] in {_vllm_budget.HOPPER[0], DATA_CENTRE_BLACKWELL},
     )
     encoder = encoder_run(prepared.facts, prepared.rules, tokens, settings.tensor_parallel, context_tokens)
     captured = NO_GRAPHS
@@ -461,7 +487,7 @@ def _raw_sparse(gpu: Gpu, version: str, kv_type: str) -> bool:
     Source: vLLM 0.33 `platforms/cuda.py _get_backend_priorities`: on Blackwell FlashInfer's comes first for an FP8
     cache (vllm-project/vllm pull request 37252, in 0.19); FlashMLA's knows "fp8", not "fp8_e4m3"
     (`v1/attention/backends/mla/flashmla_sparse.py`), so on Hopper the files' wish falls to
-    `flashinfer_mla_sparse_sm90.py` (0.32).
+    `flashinfer_mla_sparse_sm90.py` (0.30; 0.29 has it not).
     """
     major = (gpu.compute_capability or _vllm_budget.HOPPER)[0]
     if major == BLACKWELL[0]:
@@ -474,7 +500,7 @@ def _raw_sparse(gpu: Gpu, version: str, kv_type: str) -> bool:
 
 
 _RAW_SPARSE_BLACKWELL = (0, 19)
-_RAW_SPARSE_HOPPER = (0, 32)
+_RAW_SPARSE_HOPPER = (0, 30)
 
 
 def _latent_block_tokens(gpu: Gpu, kv_type: str) -> int:
