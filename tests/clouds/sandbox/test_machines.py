@@ -111,7 +111,11 @@ def test_what_runs_there_and_how_it_ends_comes_back(machines: Machines, two_gpus
     assert (done.returncode, done.stdout, done.stderr) == (7, "typed" * 20_000, "said\n")
 
 
-def test_a_shell_with_a_terminal(machines: Machines, two_gpus: str) -> None:
+@pytest.mark.parametrize("kind", ["xterm", ""])
+def test_a_shell_with_a_terminal(
+    machines: Machines, two_gpus: str, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setenv("TERM", kind)
     done = machines.ssh(two_gpus, "tty && exit 3", options=("-tt",))
     assert (done.returncode, done.stdout.startswith("/dev/")) == (3, True)
     assert machines.ssh(two_gpus, typed="echo from $HOME\nexit 4\n").returncode == 4

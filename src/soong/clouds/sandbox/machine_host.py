@@ -203,7 +203,7 @@ class Machine:
     async def serve(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
         """One `exec` or shell."""
         command = [SHELL, "-c", process.command] if process.command else [SHELL, "-l"]
-        if process.term_type:
+        if process.term_type is not None:  # empty where the other side has no TERM
             code = await self._with_terminal(process, command)
         else:
             code = await self._with_pipes(process, command)
