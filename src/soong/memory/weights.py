@@ -129,32 +129,42 @@ def weights_per_gpu(
         expert_parallel: routed experts stay whole, some on each GPU of the group.
     """
     quantization = as_loaded(quantization, engine)
-    rank = Rank(
-        tensor_parallel,
-        engine,
-        version_tuple(engine_version),
-        compute_capability or HOPPER,
-        quantization.method in PLAIN_TOWERS.get(architecture.name, ())
-        if engine == "vllm"
-        else architecture.name in SGLANG_WHOLE_TOWERS,
-        engine == "vllm" and architecture.name in PACKED_TOWERS and _made_on_loading(quantization),
-        engine == "sglang" or (vendor == "amd" and version_tuple(engine_version) < ROCM_ALLOCATED_SINCE),
-        engine == "vllm"
-        and vendor != "amd"
-        and quantization.method == "mxfp4"
-        and HOPPER <= (compute_capability or HOPPER) < BLACKWELL
-        and version_tuple(engine_version) >= TRITON_KERNELS_SINCE,
-    )
+    version, capability = version_tuple(engine_version), compute_capability or HOPPER
+    rank = _rank(architecture, quantization, Rank(tensor_parallel, engine, version, capability), vendor)
     weights = _loaded(architecture, rank)
     if expert_parallel:
         weights = whole_experts(weights, tensor_parallel)
-    if rank.size > 1 and rank.engine == "vllm" and architecture.name in WHOLE_MLP_SINCE:
-        weights = _with_whole_mlp(weights) if rank.has(WHOLE_MLP_SINCE[architecture.name]) else weights
-    if rank.engine == "sglang" and architecture.name in SGLANG_WHOLE_TOWERS:
-        weights = _with_whole_tower(weights, SGLANG_WHOLE_TOWERS[architecture.name])
+    weights = _as_the_class_divides(architecture, weights, rank)
     if pipeline_parallel > 1:
         return _fullest_stage(architecture, weights, quantization, rank, pipeline_parallel)
     return _share(architecture, weights, quantization, rank)
+
+
+def _rank(architecture: Architecture, quantization: Quantization, rank: Rank, vendor: str) -> Rank:
+    """The rank with what this engine does with this class and format on this maker's GPU."""
+    name, method = architecture.name, quantization.method
+    if rank.engine == "sglang":
+        return msgspec.structs.replace(rank, plain_towers=name in SGLANG_WHOLE_TOWERS, by_free_memory=True)
+    hopper = vendor != "amd" and HOPPER <= rank.capability < BLACKWELL
+    return msgspec.structs.replace(
+        rank,
+        plain_towers=method in PLAIN_TOWERS.get(name, ()),
+        packed_towers=name in PACKED_TOWERS and _made_on_loading(quantization),
+        by_free_memory=vendor == "amd" and rank.version < ROCM_ALLOCATED_SINCE,
+        triton_experts=method == "mxfp4" and hopper and rank.version >= TRITON_KERNELS_SINCE,
+    )
+
+
+def _as_the_class_divides(
+    architecture: Architecture, weights: tuple[Weight, ...], rank: Rank
+) -> tuple[Weight, ...]:
+    """The weights with those whole that the engine's class does not divide."""
+    name = architecture.name
+    if rank.engine == "sglang":
+        piece = SGLANG_WHOLE_TOWERS.get(name)
+        return _with_whole_tower(weights, piece) if piece else weights
+    since = WHOLE_MLP_SINCE.get(name)
+    return _with_whole_mlp(weights) if since and rank.size > 1 and rank.has(since) else weights
 
 
 def _made_on_loading(quantization: Quantization) -> bool:
